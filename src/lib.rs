@@ -1,1 +1,5 @@
-//! Placeholder until the first rooms land.
+//! driftless keeps a fleet of NixOS machines equal to a Git branch.
+
+pub mod command;
+pub mod config;
+pub mod model;

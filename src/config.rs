@@ -1,0 +1,290 @@
+//! `driftless.toml`, parsed and validated. Unknown keys are errors: a typo must not become a default.
+//!
+//! Every key is documented in `deploy/driftless.example.toml`; a test keeps the two equal.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+/// Where the configuration is looked for when `--config` is not given.
+pub const DEFAULT_PATH: &str = "/etc/driftless/driftless.toml";
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}; name another with --config", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not what it has to be.
+    #[error("the configuration {} is not valid", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+}
+
+/// The whole configuration of a controller.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What is followed.
+    pub source: SourceConfig,
+    /// How the nix programs are run.
+    #[serde(default)]
+    pub nix: NixConfig,
+    /// How nodes are reached.
+    #[serde(default)]
+    pub ssh: SshConfig,
+    /// How nodes are watched.
+    #[serde(default)]
+    pub observe: ObserveConfig,
+    /// How the controller can be asked.
+    #[serde(default)]
+    pub serve: ServeConfig,
+}
+
+/// The repository, branch and deployment file that are followed.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// Anything `git fetch` understands; a local path is also watched.
+    pub url: String,
+    /// The branch.
+    #[serde(default = "default::branch")]
+    pub branch: String,
+    /// Path of the deployment file in the repository, or `.` for a flake.
+    #[serde(default = "default::deployment")]
+    pub deployment: String,
+    /// Time between fetches; a random tenth is added.
+    #[serde(default = "default::poll", deserialize_with = "duration")]
+    pub poll: Duration,
+    /// Longest time for one fetch.
+    #[serde(default = "default::fetch_timeout", deserialize_with = "duration")]
+    pub timeout: Duration,
+}
+
+/// How the nix programs are run.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NixConfig {
+    /// Evaluations at a time.
+    pub workers: usize,
+    /// Nodes per evaluation.
+    pub chunk: usize,
+    /// Builds (of nodes) at a time; Nix itself runs `max-jobs` derivations in each.
+    pub builds: usize,
+    /// Longest time for one evaluation.
+    #[serde(deserialize_with = "duration")]
+    pub eval_timeout: Duration,
+    /// Longest time for one node's build.
+    #[serde(deserialize_with = "duration")]
+    pub build_timeout: Duration,
+    /// A copy that makes no progress for so long is given up.
+    #[serde(deserialize_with = "duration")]
+    pub copy_stall: Duration,
+    /// `NIX_PATH` of evaluations, for example `nixpkgs=/etc/nixpkgs`; default: the controller's own.
+    pub nix_path: Option<String>,
+    /// Further Nix settings (nix.conf(5)), given as `--option NAME VALUE`.
+    pub options: BTreeMap<String, String>,
+}
+
+impl Default for NixConfig {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            workers: cores,
+            chunk: 2,
+            builds: cores,
+            eval_timeout: Duration::from_secs(15 * 60),
+            build_timeout: Duration::from_secs(2 * 60 * 60),
+            copy_stall: Duration::from_secs(5 * 60),
+            nix_path: None,
+            options: BTreeMap::new(),
+        }
+    }
+}
+
+/// How nodes are reached.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SshConfig {
+    /// Private key; default: what the user's SSH configuration and agent offer.
+    pub identity_file: Option<PathBuf>,
+    /// known_hosts file; default: the user's.
+    pub known_hosts_file: Option<PathBuf>,
+    /// What is done about host keys that nobody declared.
+    pub unknown_hosts: UnknownHosts,
+    /// Longest time for a TCP connection.
+    #[serde(deserialize_with = "duration")]
+    pub connect_timeout: Duration,
+}
+
+impl Default for SshConfig {
+    fn default() -> Self {
+        Self {
+            identity_file: None,
+            known_hosts_file: None,
+            unknown_hosts: UnknownHosts::Refuse,
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What is done about host keys that nobody declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnknownHosts {
+    /// Not connected to.
+    Refuse,
+    /// Trusted at first use and remembered; a changed key is refused all the same.
+    TrustFirst,
+}
+
+/// How nodes are watched.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ObserveConfig {
+    /// Time between two reads of one node; a random tenth is added.
+    #[serde(deserialize_with = "duration")]
+    pub interval: Duration,
+    /// Longest time for one read.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Duration,
+    /// Reads at a time.
+    pub concurrency: usize,
+}
+
+impl Default for ObserveConfig {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(30), timeout: Duration::from_secs(20), concurrency: 32 }
+    }
+}
+
+/// How the controller can be asked.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServeConfig {
+    /// Address of the HTTP server: page, JSON, metrics.
+    pub listen: SocketAddr,
+    /// Unix socket for the command line.
+    pub socket: PathBuf,
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9737)),
+            socket: PathBuf::from("/run/driftless/control.sock"),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and validates a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+    }
+}
+
+/// The state directory: `$STATE_DIRECTORY` (systemd.exec(5)), else `/var/lib/driftless`.
+pub fn state_dir(from_environment: Option<String>) -> PathBuf {
+    // systemd separates several directories by colons; the first is ours.
+    let first = from_environment.and_then(|all| all.split(':').next().map(str::to_owned));
+    first.filter(|path| !path.is_empty()).map_or_else(|| PathBuf::from("/var/lib/driftless"), PathBuf::from)
+}
+
+/// Reads "30s", "5m", "1h 30m"; a bare number has no unit and is refused.
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    let refused = |why: String| {
+        serde::de::Error::custom(format!(
+            "bad duration {text:?}: {why}; write for example \"30s\", \"5m\" or \"2h\""
+        ))
+    };
+    let parsed: jiff::SignedDuration =
+        text.parse().map_err(|error: jiff::Error| refused(error.to_string()))?;
+    match Duration::try_from(parsed) {
+        Ok(zero) if zero.is_zero() => Err(refused("it is zero".into())),
+        Ok(positive) => Ok(positive),
+        Err(_) => Err(refused("it is negative".into())),
+    }
+}
+
+mod default {
+    use std::time::Duration;
+
+    pub fn branch() -> String {
+        "main".into()
+    }
+    pub fn deployment() -> String {
+        "deployment.nix".into()
+    }
+    pub fn poll() -> Duration {
+        Duration::from_secs(60)
+    }
+    pub fn fetch_timeout() -> Duration {
+        Duration::from_secs(300)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("driftless.toml");
+        fs::write(&path, text).unwrap();
+        Config::load(&path).map_err(|error| format!("{:#}", anyhow::Error::new(error)))
+    }
+
+    #[test]
+    fn the_minimal_file_is_enough() {
+        let config = parse("[source]\nurl = \"/srv/infra.git\"\n").unwrap();
+        assert_eq!(
+            (config.source.branch.as_str(), config.source.deployment.as_str()),
+            ("main", "deployment.nix")
+        );
+        assert_eq!(config.observe.interval, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error = parse("[source]\nurl = \"x\"\nbrunch = \"main\"\n").unwrap_err();
+        assert!(error.contains("brunch") && error.contains("line 3"), "{error}");
+    }
+
+    #[test]
+    fn a_bad_duration_says_what_would_be_good() {
+        for bad in ["30", "fast", "0s", "-5m"] {
+            let error = parse(&format!("[source]\nurl = \"x\"\npoll = \"{bad}\"\n")).unwrap_err();
+            assert!(error.contains(&format!("bad duration {bad:?}")) && error.contains("\"30s\""), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_says_which_and_what_to_do() {
+        let error = Config::load(Path::new("/no/such/driftless.toml")).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "cannot read the configuration /no/such/driftless.toml; name another with --config"
+        );
+    }
+}

@@ -1,0 +1,24 @@
+//! The nouns of driftless, as plain data.
+//!
+//! Everything here is pure: no I/O, no async, no clock. Values are parsed at the border into these types and can then
+//! be trusted; `plan` decides over them, the adapters produce and consume them, the windows print them.
+
+#[macro_use]
+mod parsed;
+
+pub mod name;
+pub mod revision;
+pub mod store_path;
+
+pub mod manifest;
+pub mod node;
+pub mod release;
+
+pub mod journal;
+pub mod observed;
+
+pub mod decision;
+pub mod drift;
+pub mod snapshot;
+
+pub use parsed::ParseError;

@@ -1,0 +1,239 @@
+//! What the deployment declares about one node. Names and meanings are those of the options in `nix/`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::name::Tag;
+use super::store_path::{DrvPath, StorePath};
+
+parsed_string!(
+    /// The contents of `/etc/machine-id`: 32 lower-case hexadecimal digits (machine-id(5)).
+    MachineId,
+    "machine id",
+    "32 lower-case hexadecimal digits",
+    |text| text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+);
+
+/// One node as the deployment declares it; the JSON of `nix/manifest.nix`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeSpec {
+    /// Derivation of the node's system.
+    pub drv: DrvPath,
+    /// Where that derivation's output will be.
+    pub toplevel: StorePath,
+    /// Nix system type, for example `x86_64-linux`.
+    pub system: String,
+    /// `host` or `user@host`; `None` is never deployed; `localhost` and `local` need no SSH.
+    pub host: Option<String>,
+    /// TCP port of sshd; `None` leaves it to the user's SSH configuration.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// Further ssh_config(5) keywords.
+    #[serde(default)]
+    pub ssh_options: BTreeMap<String, String>,
+    /// Public host keys (`ssh-ed25519 AAAA...`). Empty: the user's known_hosts decides.
+    #[serde(default)]
+    pub host_keys: Vec<String>,
+    /// Groups for selectors.
+    #[serde(default)]
+    pub tags: BTreeSet<Tag>,
+    /// Whether silence of the node is a fault.
+    #[serde(default)]
+    pub availability: Availability,
+    /// What deploying means here.
+    #[serde(default)]
+    pub goal: Goal,
+    /// What is done when the node is not what Git says although it once was.
+    #[serde(default)]
+    pub on_drift: OnDrift,
+    /// A reason declared in Git not to touch the node.
+    #[serde(default)]
+    pub suspended: Option<String>,
+    /// The link to the controller is faster than the link to substituters.
+    #[serde(default)]
+    pub has_fast_connection: bool,
+    /// Longest time for `switch-to-configuration`, seconds.
+    #[serde(with = "seconds", default = "defaults::switch_timeout")]
+    pub switch_timeout: Duration,
+    /// Longest time to make contact after activation, seconds.
+    #[serde(with = "seconds", default = "defaults::success_timeout")]
+    pub success_timeout: Duration,
+    /// Longest time until the health checks must have passed, seconds.
+    #[serde(with = "seconds", default = "defaults::health_timeout")]
+    pub health_timeout: Duration,
+    /// Newly failed units do not fail the switch.
+    #[serde(default)]
+    pub ignore_failing_systemd_units: bool,
+    /// Units (glob patterns) whose failure never counts.
+    #[serde(default)]
+    pub ignore_units: Vec<String>,
+    /// Put before commands that need root when the SSH user is not root, for example `["sudo"]`.
+    #[serde(default)]
+    pub privilege_escalation_command: Vec<String>,
+    /// Checks between contact and verdict.
+    #[serde(default)]
+    pub health_checks: HealthChecks,
+    /// When the node may be rebooted.
+    #[serde(default)]
+    pub reboot: Reboot,
+    /// Build on the node instead of here.
+    #[serde(default)]
+    pub build_on_target: bool,
+    /// The machine this node must be; a mismatch stops everything.
+    #[serde(default)]
+    pub machine_id: Option<MachineId>,
+    /// What the node may do when even the rollback did not bring contact back.
+    #[serde(default)]
+    pub last_resort: LastResort,
+    /// Store paths copied along with the system.
+    #[serde(default)]
+    pub closure_paths: Vec<StorePath>,
+}
+
+/// Whether silence of a node is a fault.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Availability {
+    /// A server: unreachable is a fault.
+    #[default]
+    Always,
+    /// A laptop: unreachable is ordinary.
+    Intermittent,
+}
+
+/// What deploying means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Goal {
+    /// Activate now and make it the boot default once proven.
+    #[default]
+    Switch,
+    /// Make it the boot default only; it runs after the next reboot.
+    Boot,
+    /// Activate now, never make it the boot default.
+    Test,
+}
+
+impl Goal {
+    /// The word used in files, on the command line and as metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Switch => "switch",
+            Self::Boot => "boot",
+            Self::Test => "test",
+        }
+    }
+
+    /// Whether the system is activated now.
+    pub fn activates(self) -> bool {
+        match self {
+            Self::Switch | Self::Test => true,
+            Self::Boot => false,
+        }
+    }
+
+    /// Whether profile and boot loader end up at the system.
+    pub fn persists(self) -> bool {
+        match self {
+            Self::Switch | Self::Boot => true,
+            Self::Test => false,
+        }
+    }
+}
+
+/// What is done about drift.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDrift {
+    /// Bring the node back, as a rollout would.
+    #[default]
+    Heal,
+    /// Only say so.
+    Report,
+}
+
+/// Checks the controller runs between contact and verdict.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HealthChecks {
+    /// systemd units that must be active on the node.
+    #[serde(default)]
+    pub units: Vec<String>,
+    /// Shell commands that must exit 0 on the node, by name.
+    #[serde(default)]
+    pub commands: BTreeMap<String, String>,
+}
+
+impl HealthChecks {
+    /// Whether nothing is to be checked.
+    pub fn is_empty(&self) -> bool {
+        self.units.is_empty() && self.commands.is_empty()
+    }
+}
+
+/// The reboot policy.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Reboot {
+    /// When the node may be rebooted.
+    #[serde(default)]
+    pub policy: RebootPolicy,
+}
+
+/// When a node may be rebooted by driftless.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RebootPolicy {
+    /// Never; `reboot-required` is only reported.
+    #[default]
+    Never,
+    /// When the booted kernel, initrd or modules are not the running system's.
+    WhenRequired,
+    /// After every change.
+    Always,
+}
+
+/// What the node may do when even the rollback did not bring contact back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LastResort {
+    /// Reboot into the previous system.
+    #[default]
+    Reboot,
+    /// Nothing: somebody has to come (encrypted disks).
+    None,
+}
+
+/// Durations as whole seconds, the way the deployment states them.
+pub mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Writes whole seconds.
+    pub fn serialize<S: Serializer>(value: &Duration, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_u64(value.as_secs())
+    }
+
+    /// Reads whole seconds.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_secs)
+    }
+}
+
+mod defaults {
+    use std::time::Duration;
+
+    pub fn switch_timeout() -> Duration {
+        Duration::from_secs(300)
+    }
+    pub fn success_timeout() -> Duration {
+        Duration::from_secs(60)
+    }
+    pub fn health_timeout() -> Duration {
+        Duration::from_secs(60)
+    }
+}

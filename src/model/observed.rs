@@ -1,0 +1,160 @@
+//! What the nodes really are, as far as they could be asked, and what is being done to them.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::journal::{Entry, Pin};
+use super::name::NodeName;
+use super::node::MachineId;
+use super::store_path::StorePath;
+
+parsed_string!(
+    /// The kernel's `/proc/sys/kernel/random/boot_id`: a UUID, new at every boot (random(4)).
+    BootId,
+    "boot id",
+    "a lower-case UUID",
+    |text| text.len() == 36 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b'-'))
+);
+
+/// The fleet as last seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Observed {
+    /// What is known of each node; a node that was never looked at is absent.
+    pub nodes: BTreeMap<NodeName, Observation>,
+    /// What this controller is doing right now.
+    pub in_flight: BTreeMap<NodeName, InFlight>,
+    /// Attempts that failed before the node's own journal could say so (connect, copy, refusals).
+    pub attempts: BTreeMap<NodeName, Attempt>,
+}
+
+/// What is known of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Observation {
+    /// Whether the last look succeeded.
+    pub contact: Contact,
+    /// The last state that was read, kept while the node is unreachable.
+    pub state: Option<NodeState>,
+    /// Since when `state.running` and `state.boot_default` have been what they are, as seen from here.
+    pub state_since: Option<Timestamp>,
+}
+
+/// Whether the last look at a node succeeded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "contact")]
+pub enum Contact {
+    /// It answered.
+    Reachable {
+        /// When.
+        at: Timestamp,
+    },
+    /// It did not.
+    Unreachable {
+        /// Since the first failed look.
+        since: Timestamp,
+        /// The last error, one sentence.
+        error: String,
+    },
+}
+
+/// One read of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeState {
+    /// This boot.
+    pub boot_id: BootId,
+    /// `/etc/machine-id`.
+    pub machine_id: Option<MachineId>,
+    /// Seconds since boot.
+    pub uptime: u64,
+    /// `/run/current-system`.
+    pub running: StorePath,
+    /// What the system profile points to.
+    pub boot_default: Option<StorePath>,
+    /// `/run/booted-system`.
+    pub booted: Option<StorePath>,
+    /// Number of the profile's current generation.
+    pub generation: Option<u64>,
+    /// Kernel, initrd and modules of booted and running system.
+    pub kernel: KernelPair,
+    /// Failed systemd units.
+    pub failed_units: Vec<String>,
+    /// Version of Nix on the node.
+    pub nix_version: Option<String>,
+    /// Free bytes on the file system of `/nix`.
+    pub free_nix: Option<u64>,
+    /// Free bytes on the file system of `/boot`.
+    pub free_boot: Option<u64>,
+    /// The newest switches, oldest first.
+    pub journal: Vec<Entry>,
+    /// A person's say over the node.
+    pub pin: Option<Pin>,
+}
+
+/// Store paths of what only a reboot can change, for the booted and the running system.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KernelPair {
+    /// Kernel, initrd, modules of `/run/booted-system`; empty where unknown.
+    pub booted: Vec<String>,
+    /// The same of `/run/current-system`.
+    pub running: Vec<String>,
+}
+
+impl NodeState {
+    /// The switch that is running on the node, if any.
+    pub fn live_switch(&self) -> Option<&Entry> {
+        self.journal.iter().rev().find(|entry| entry.outcome.is_none())
+    }
+}
+
+/// Something this controller is doing to a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InFlight {
+    /// The toplevel being installed.
+    pub toplevel: StorePath,
+    /// Since when.
+    pub since: Timestamp,
+    /// How far it is.
+    pub stage: Stage,
+}
+
+/// How far a deployment is, from the controller's side.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "stage")]
+pub enum Stage {
+    /// Opening the connection, checking space.
+    Preparing,
+    /// Copying the closure.
+    Copying {
+        /// Bytes copied so far, where Nix tells.
+        bytes: u64,
+        /// Bytes in all, where known.
+        total: u64,
+    },
+    /// The node's switch is in this phase.
+    Switching {
+        /// The phase, by the node's own word.
+        phase: super::journal::Phase,
+        /// What is being waited for, for example "http :80/ 2 of 3".
+        detail: String,
+    },
+}
+
+/// A failed attempt that the node's journal does not know of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// The toplevel that was to be installed.
+    pub toplevel: StorePath,
+    /// How many times in a row it failed.
+    pub failures: u32,
+    /// The last time.
+    pub last: Timestamp,
+    /// What went wrong, one sentence.
+    pub error: String,
+}

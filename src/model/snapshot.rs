@@ -1,0 +1,177 @@
+//! The immutable picture of one pass, which every window reads: status page, metrics, JSON, the command line.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::decision::Decision;
+use super::drift::DriftKind;
+use super::name::NodeName;
+use super::node::NodeSpec;
+use super::observed::{InFlight, Observation};
+use super::release::Progress;
+use super::revision::Revision;
+use super::store_path::StorePath;
+
+/// The world as one pass of the controller saw it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// Version of the document.
+    pub version: u32,
+    /// When the pass ended.
+    pub at: Timestamp,
+    /// Passes since the controller started.
+    pub passes: u64,
+    /// Whether each node was looked at and the source fetched at least once since the controller started.
+    pub ready: Ready,
+    /// The source.
+    pub source: SourceView,
+    /// Every node of the release.
+    pub nodes: BTreeMap<NodeName, NodeView>,
+}
+
+/// Whether the first full pass is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ready {
+    /// Still looking for the first time.
+    Starting,
+    /// The first full pass is over.
+    Ready,
+}
+
+/// The source as the controller sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceView {
+    /// URL or path, without credentials.
+    pub url: String,
+    /// The branch that is followed.
+    pub branch: String,
+    /// Newest commit seen.
+    pub head: Option<Revision>,
+    /// Newest commit that evaluated.
+    pub last_good: Option<Revision>,
+    /// Why `head` is not in force.
+    pub blocked: Option<Blocked>,
+    /// Last successful fetch.
+    pub fetched_at: Option<Timestamp>,
+    /// The error of the last fetch, if it failed.
+    pub fetch_error: Option<String>,
+    /// When the last evaluation ended.
+    pub evaluated_at: Option<Timestamp>,
+}
+
+/// Why the newest commit is not in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Blocked {
+    /// The kind.
+    pub reason: BlockedReason,
+    /// What the program said.
+    pub message: String,
+}
+
+/// Kinds of reasons for which the newest commit is not in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlockedReason {
+    /// The deployment file is not there.
+    InvalidFile,
+    /// The deployment does not evaluate as a whole.
+    EvalFailed,
+    /// The branch was rewritten: the new head does not descend from the last good one.
+    NonFastForward,
+}
+
+impl BlockedReason {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::InvalidFile, Self::EvalFailed, Self::NonFastForward];
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidFile => "invalid_file",
+            Self::EvalFailed => "eval_failed",
+            Self::NonFastForward => "non_fast_forward",
+        }
+    }
+}
+
+/// One node in a snapshot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeView {
+    /// The one decision.
+    pub decision: Decision,
+    /// The word in the STATE column.
+    pub state: State,
+    /// Since when the decision has been of this kind.
+    pub since: Timestamp,
+    /// The reason, in one sentence.
+    pub why: String,
+    /// What the deployment declares.
+    pub spec: Option<NodeSpec>,
+    /// How far this release's system of the node is.
+    pub progress: Progress,
+    /// The toplevel the node should run.
+    pub desired: Option<StorePath>,
+    /// The commit of `desired` (short), where known.
+    pub desired_revision: Option<String>,
+    /// The commit of the running toplevel (short), from the node's journal.
+    pub running_revision: Option<String>,
+    /// Differences.
+    pub drift: BTreeSet<DriftKind>,
+    /// What was seen.
+    pub observation: Option<Observation>,
+    /// What is being done.
+    pub in_flight: Option<InFlight>,
+}
+
+/// The word for a node's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// The node is what Git says.
+    InSync,
+    /// A deployment is running.
+    Switching,
+    /// Waits for something; nothing is wrong.
+    Held,
+    /// Differs, and is not being acted on.
+    Drift,
+    /// This release's system failed here and the node went back.
+    RolledBack,
+    /// Needs a person: failed in another way.
+    Failed,
+    /// Does not answer.
+    Unreachable,
+}
+
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 7] = [
+        Self::InSync,
+        Self::Switching,
+        Self::Held,
+        Self::Drift,
+        Self::RolledBack,
+        Self::Failed,
+        Self::Unreachable,
+    ];
+
+    /// The words in the STATE column.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InSync => "in sync",
+            Self::Switching => "switching",
+            Self::Held => "held",
+            Self::Drift => "drift",
+            Self::RolledBack => "rolled back",
+            Self::Failed => "failed",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
