@@ -1,0 +1,54 @@
+# The entry of a deployment file, with nixus's arguments and shape:
+#
+#   import ./nix { } ({ config, ... }: { defaults = { ... }; nodes.web = { ... }; })
+#
+# The value is the derivation of a script that deploys every enabled node; each node's own script is an attribute beside
+# it. Evaluating it to its attribute names evaluates no node, so that one broken node cannot hide the others.
+{ nixpkgs ? <nixpkgs>
+, package ? null
+, libOverlay ? null
+, deploySystem ? builtins.currentSystem or null
+}:
+conf:
+let
+  extendLib = lib: if libOverlay == null then lib else lib.extend libOverlay;
+  lib = extendLib (import (nixpkgs + "/lib"));
+  pkgs = import nixpkgs ({ config = { }; overlays = [ ]; } // lib.optionalAttrs (deploySystem != null) { system = deploySystem; });
+
+  evaluated = lib.evalModules {
+    modules = [
+      (import ./modules/fleet.nix { inherit nixpkgs extendLib; system = deploySystem; })
+      {
+        _file = "driftless";
+        # A name of its own: `pkgs` here would be taken for the packages of a node.
+        _module.args.nixus = { inherit pkgs extendLib; };
+        _module.args.pkgs = throw "A deployment has no `pkgs` of its own: inside a node it is the node's packages, outside use `nixus.pkgs` from the module argument `nixus`.";
+      }
+      conf
+    ];
+  };
+  inherit (evaluated) config options;
+
+  manifest = {
+    format = "driftless";
+    names = builtins.attrNames config.nodes;
+    inherit (config) rollout;
+    node = name:
+      let node = config.nodes.${name}; in
+      if node.enabled
+      then import ./node-spec.nix node node.configuration.system.build.toplevel
+      else null;
+  };
+
+  scriptFor = names: import ./script.nix { inherit lib pkgs package manifest names; };
+in
+# The reserved names come last: a node that is called "name" or "config" must not break the others.
+builtins.mapAttrs (name: _: scriptFor [ name ]) config.nodes
+// scriptFor manifest.names
+// {
+  inherit config options;
+  driftless = {
+    inherit manifest;
+    scripts = builtins.mapAttrs (name: _: scriptFor [ name ]) config.nodes;
+  };
+}

@@ -1,0 +1,26 @@
+# A flake's `nixosConfigurations`, already evaluated by the flake with its own nixpkgs. Where a configuration imports
+# our NixOS module, `driftless.*` says how to deploy it; without it the defaults hold and the host is the node's name.
+let
+  defaults = import ./defaults.nix;
+in
+{
+  description = "a flake with `nixosConfigurations`";
+
+  detect = value: value ? nixosConfigurations;
+
+  open = value: {
+    format = "flake";
+    names = builtins.attrNames value.nixosConfigurations;
+    # Fleet-wide options are no node's: a flake states them beside its configurations.
+    rollout = defaults.rollout // (value.driftlessRollout or { });
+    node = name:
+      let
+        inherit (value.nixosConfigurations.${name}) config;
+        declared = config.driftless or { };
+        # The module cannot know the attribute's name, so "not said" is its default.
+        host = if (declared.hostIsSet or false) then declared.host else name;
+        node = defaults.node // declared // { inherit host; };
+      in
+      if node.enabled then import ../node-spec.nix node config.system.build.toplevel else null;
+  };
+}

@@ -1,0 +1,15 @@
+# A NixOS module: the options of `options.nix` as `driftless.*`, for configurations that a flake evaluates itself. Sets
+# nothing on the machine.
+{ lib, options, ... }:
+{
+  options.driftless = (import ../options.nix { inherit lib; hostDefault = null; }).node // {
+    hostIsSet = lib.mkOption {
+      type = lib.types.bool;
+      readOnly = true;
+      internal = true;
+      # An explicit null means "never deploy", an absent host means "the name of the configuration".
+      default = options.driftless.host.highestPrio < (lib.mkOptionDefault null).priority;
+      description = "Whether the configuration says how to reach the machine.";
+    };
+  };
+}

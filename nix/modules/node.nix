@@ -1,0 +1,42 @@
+# One node of a deployment, as a submodule. Evaluates the node's NixOS configuration with the node's own nixpkgs; never
+# decides what becomes of the result.
+{ nixpkgs, system, extendLib, allNodes }:
+{ lib, name, config, ... }:
+let
+  inherit (lib) mkOption types;
+
+  evaluate = modules:
+    let
+      evalConfig = import (config.nixpkgs + "/nixos/lib/eval-config.nix");
+      evaluated = evalConfig {
+        inherit modules system;
+        lib = extendLib (import (config.nixpkgs + "/lib"));
+        specialArgs = {
+          inherit name;
+          nodes = builtins.mapAttrs (_: node: node.configuration) allNodes;
+        };
+      };
+    in
+    # `_pkgs`: under this name nixus offers the packages of a node to the code around it.
+    evaluated.config // { _pkgs = evaluated.pkgs; };
+in
+{
+  options = (import ../options.nix { inherit lib; hostDefault = name; }).node // {
+    nixpkgs = mkOption {
+      type = types.path;
+      default = nixpkgs;
+      defaultText = "the nixpkgs of the deployment";
+      description = "The nixpkgs that this node is built from.";
+    };
+
+    configuration = mkOption {
+      type = import ./module-list.nix { inherit lib; };
+      default = { };
+      apply = evaluate;
+      example = lib.literalExpression "{ imports = [ ./hardware-configuration.nix ]; networking.hostName = \"web\"; }";
+      description = "The NixOS configuration of this node. Read back, it is the evaluated one.";
+    };
+  };
+
+  config._module.args.pkgs = config.configuration._pkgs;
+}

@@ -1,0 +1,21 @@
+# One node's options and built system → its entry in the manifest. String contexts are kept: whoever writes the entry
+# into a derivation gets the system built, whoever prints it drops them.
+node: toplevel:
+{
+  # Without its context: a context on a derivation path would build everything the derivation is made of.
+  drv = builtins.unsafeDiscardStringContext toplevel.drvPath;
+  toplevel = toplevel.outPath;
+  system = toplevel.system;
+
+  closurePaths = map (path: "${path}") node.closurePaths;
+  closureDrvs = builtins.concatMap
+    (path: if path ? drvPath then [ (builtins.unsafeDiscardStringContext path.drvPath) ] else [ ])
+    node.closurePaths;
+
+  inherit (node)
+    host port sshOptions hostKeys tags availability goal onDrift suspended hasFastConnection
+    switchTimeout successTimeout healthTimeout ignoreFailingSystemdUnits ignoreUnits
+    privilegeEscalationCommand buildOnTarget machineId lastResort;
+  healthChecks = { inherit (node.healthChecks) units commands; };
+  reboot = { inherit (node.reboot) policy; };
+}

@@ -1,0 +1,132 @@
+# The options of one node, declared once: `modules/node.nix` uses them for deployments, `modules/nixos.nix` for flakes.
+# Never says where a value comes from or what is done with it; that is the manifest's and the Rust side's business.
+{ lib, hostDefault }:
+let
+  inherit (lib) mkOption types;
+
+  seconds = { "s" = 1; "m" = 60; "h" = 3600; "d" = 86400; };
+  durationSyntax = "((0|[1-9][0-9]*)[smhd])+";
+  inSeconds = value:
+    if builtins.isInt value then value
+    else
+      builtins.foldl' (sum: part: sum + builtins.fromJSON (builtins.elemAt part 0) * seconds.${builtins.elemAt part 1}) 0
+        (builtins.filter builtins.isList (builtins.split "([0-9]+)([smhd])" value));
+
+  duration = default: description: mkOption {
+    type = types.either types.ints.unsigned (types.strMatching durationSyntax);
+    inherit default;
+    apply = inSeconds;
+    example = "1m30s";
+    description = "${description} In seconds, or as a string such as \"90s\" or \"1m30s\".";
+  };
+  flag = default: description: mkOption { type = types.bool; inherit default description; };
+  option = type: default: description: mkOption { inherit type default description; };
+in
+{
+  node = {
+    enabled = flag true "Whether this node is part of the deployment.";
+
+    host = mkOption {
+      type = types.nullOr types.str;
+      default = hostDefault;
+      example = "root@192.0.2.7";
+      description = ''
+        How to reach the node over SSH, optionally as `user@host`. The user is root or may escalate privileges
+        without a password. `null`: built and checked, never deployed.
+      '';
+    };
+
+    port = option (types.nullOr types.port) null "The SSH port; `null` leaves it to the SSH configuration.";
+
+    sshOptions = mkOption {
+      type = types.attrsOf (types.oneOf [ types.bool types.int types.str ]);
+      default = { };
+      apply = builtins.mapAttrs (_: value: if builtins.isBool value then (if value then "yes" else "no") else toString value);
+      example = { IdentityFile = "/run/keys/deploy"; };
+      description = "Further options for this node's generated ssh_config.";
+    };
+
+    hostKeys = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA..." ];
+      description = "The node's SSH host keys. Empty: the known_hosts of the user who deploys must know the node.";
+    };
+
+    tags = mkOption {
+      type = types.listOf (types.strMatching "[A-Za-z0-9_][A-Za-z0-9_.-]*");
+      default = [ ];
+      example = [ "web" "canary" ];
+      description = "Names for groups of nodes, selected with `@tag`.";
+    };
+
+    availability = option (types.enum [ "always" "intermittent" ]) "always"
+      "Whether being unreachable is a fault (`always`) or ordinary, as for a laptop (`intermittent`).";
+
+    goal = option (types.enum [ "switch" "boot" "test" ]) "switch"
+      "What a deployment does: activate and make it the boot default, only the boot default, or only activate.";
+
+    onDrift = option (types.enum [ "heal" "report" ]) "heal"
+      "Whether a node that is not what Git says is brought back, or only reported.";
+
+    suspended = mkOption {
+      type = types.either types.bool types.str;
+      default = false;
+      apply = value: if value == true then "suspended in the deployment file" else if value == false then null else value;
+      example = "disk is being replaced";
+      description = "Suspends acting on this node, optionally with the reason. Observing goes on.";
+    };
+
+    hasFastConnection = flag false ''
+      Whether the connection to this node is fast. If so everything is copied to it directly, else the node fetches
+      from its own substituters what they have.
+    '';
+
+    switchTimeout = duration 300 "How long an activation may take before the node considers it failed and rolls back.";
+    successTimeout = duration 60 "How long the node waits after an activation for a new connection before it rolls back.";
+    healthTimeout = duration 60 "How long the node waits for its health checks to pass before it rolls back.";
+
+    ignoreFailingSystemdUnits = flag false "Whether an activation is a success although systemd units fail.";
+    ignoreUnits = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "certbot-*.service" ];
+      description = "Units whose failure never fails an activation.";
+    };
+
+    privilegeEscalationCommand = option (types.listOf types.str) [ "sudo" ]
+      "What runs a command as root when the SSH user is another one.";
+
+    healthChecks.units = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "nginx.service" ];
+      description = "Units that must be active after an activation.";
+    };
+    healthChecks.commands = mkOption {
+      type = types.attrsOf types.str;
+      default = { };
+      example = { web = "curl -fsS http://localhost/"; };
+      description = "Shell commands, run on the node, that must succeed after an activation.";
+    };
+
+    reboot.policy = option (types.enum [ "never" "when-required" "always" ]) "never"
+      "Whether the node may be rebooted when its running kernel is not the deployed one, or after every deployment.";
+
+    lastResort = option (types.enum [ "reboot" "none" ]) "reboot"
+      "What a node does that stays out of reach after a rollback. `none` for disks that need a passphrase at boot.";
+
+    buildOnTarget = flag false "Whether the node builds its own system.";
+
+    machineId = option (types.nullOr (types.strMatching "[0-9a-f]{32}")) null
+      "The /etc/machine-id the node must have; another machine at the same address is then never touched.";
+
+    closurePaths = option (types.listOf types.package) [ ] "Further packages to copy to the node.";
+  };
+
+  rollout = {
+    maxInFlight = option types.ints.positive 5 "How many nodes are acted on at once.";
+    requireAll = flag false "Whether one node that does not evaluate or build holds back all others.";
+    healAfter = duration 300 "How long a node may differ from Git by somebody's hand before it is healed.";
+  };
+}

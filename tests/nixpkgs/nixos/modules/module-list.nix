@@ -1,0 +1,1 @@
+[ ./nixpkgs.nix ./system.nix ./services.nix ./lab.nix ]
