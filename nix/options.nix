@@ -54,7 +54,7 @@ in
     };
 
     tags = mkOption {
-      type = types.listOf (types.strMatching "[A-Za-z0-9_][A-Za-z0-9_.-]*");
+      type = types.listOf (types.strMatching "[A-Za-z0-9][A-Za-z0-9._-]{0,62}");
       default = [ ];
       example = [ "web" "canary" ];
       description = "Names for groups of nodes, selected with `@tag`.";

@@ -1,1 +1,3 @@
 //! The one integration binary.
+
+mod nix_library;

@@ -33,6 +33,7 @@ in
     security.sudo = mkOption { type = types.anything; default = { }; };
     networking.firewall = mkOption { type = types.anything; default = { }; };
     boot.loader = mkOption { type = types.anything; default = { }; };
+    boot.isContainer = mkOption { type = types.bool; default = false; };
     fileSystems = mkOption { type = types.attrsOf types.anything; default = { }; };
   };
 }

@@ -1,0 +1,724 @@
+//! The Nix side, asked as driftless asks it: real `nix-instantiate` and `nix-build` over small deployments.
+//!
+//! Runs with the small nixpkgs in `tests/nixpkgs`, and again with the real one that `DRIFTLESS_TEST_NIXPKGS` names.
+//! Never looks into `nix/`: only its three entries (`default.nix`, `manifest.nix`, the NixOS module) are used.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A real nixpkgs needs seconds for a node, ours a tenth of one.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// What a NixOS of any kind needs in order to evaluate.
+const BASE: &str = "boot.isContainer = true; system.stateVersion = \"24.05\";";
+
+fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn our_nixpkgs() -> PathBuf {
+    project().join("tests/nixpkgs")
+}
+
+/// Ours, and the real one where the environment names it.
+fn every_nixpkgs() -> Vec<PathBuf> {
+    let real = std::env::var_os("DRIFTLESS_TEST_NIXPKGS").map(PathBuf::from);
+    std::iter::once(our_nixpkgs()).chain(real).collect()
+}
+
+/// A folder with the files of one deployment, and the nixpkgs it finds as `<nixpkgs>`.
+struct Deployment {
+    folder: TempDir,
+    nixpkgs: PathBuf,
+}
+
+impl Deployment {
+    fn file(nixpkgs: &Path, text: &str) -> Self {
+        let deployment = Self {
+            folder: tempfile::tempdir().unwrap(),
+            nixpkgs: nixpkgs.to_owned(),
+        };
+        deployment.write("deployment.nix", text);
+        deployment
+    }
+
+    /// A deployment in our format; `body` is what stands in the outer braces.
+    fn ours(nixpkgs: &Path, body: &str) -> Self {
+        let entry = project().display();
+        Self::file(
+            nixpkgs,
+            &format!("import {entry} {{ }} ({{ config, ... }}: {{ {body} }})"),
+        )
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path().join(name), text).unwrap();
+    }
+
+    fn command(&self, program: &str) -> assert_cmd::Command {
+        let mut command = assert_cmd::Command::new(program);
+        command
+            .current_dir(self.path())
+            .env(
+                "NIX_CONFIG",
+                "build-users-group =\nsandbox = false\nsubstitute = false\nexperimental-features = nix-command flakes",
+            )
+            .env("NIX_PATH", format!("nixpkgs={}", self.nixpkgs.display()))
+            .timeout(DEADLINE);
+        command
+    }
+
+    fn manifest_of(&self, source: &[&str], want: &[&str]) -> Output {
+        self.command("nix-instantiate")
+            .args(["--eval", "--strict", "--json", "--read-write-mode"])
+            .arg(project().join("nix/manifest.nix"))
+            .args(source)
+            .args(["--argstr", "want"])
+            .args(want)
+            .output()
+            .unwrap()
+    }
+
+    fn manifest(&self, want: &[&str]) -> Output {
+        let file = self.path().join("deployment.nix");
+        self.manifest_of(
+            &["--argstr", "deployment", &file.display().to_string()],
+            want,
+        )
+    }
+
+    fn names(&self) -> Value {
+        parsed(&self.manifest(&["names"]))
+    }
+
+    fn nodes(&self) -> Value {
+        parsed(&self.manifest(&["nodes"]))["nodes"].take()
+    }
+
+    fn only(&self, names: &[&str]) -> Output {
+        self.manifest(&["nodes", "--argstr", "nodes", &json!(names).to_string()])
+    }
+
+    /// Everything of the flake in this folder that the manifest can say.
+    fn flake(&self, want: &str) -> Value {
+        let flake = format!("path:{}", self.path().display());
+        parsed(&self.manifest_of(&["--argstr", "flake", &flake], &[want]))
+    }
+}
+
+fn parsed(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", stderr(output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Asserts that the evaluation failed and that the message has all of `parts`.
+fn refused(output: &Output, parts: &[&str]) {
+    let message = stderr(output);
+    assert!(!output.status.success(), "it was accepted");
+    for part in parts {
+        assert!(message.contains(part), "no {part:?} in:\n{message}");
+    }
+}
+
+#[test]
+fn a_node_without_options_has_the_documented_defaults() {
+    for nixpkgs in every_nixpkgs() {
+        let deployment =
+            Deployment::ours(&nixpkgs, &format!("nodes.web.configuration = {{ {BASE} }};"));
+        let mut web = deployment.nodes()["web"].take();
+        let drv = web["drv"].take();
+        let toplevel = web["toplevel"].take();
+        assert!(drv.as_str().unwrap().ends_with(".drv"));
+        assert!(
+            Path::new(drv.as_str().unwrap()).exists(),
+            "the derivation is on disk"
+        );
+        assert!(toplevel.as_str().unwrap().contains("-nixos-system-"));
+        assert_eq!(
+            web,
+            json!({
+                "drv": null, "toplevel": null, "system": "x86_64-linux",
+                "host": "web", "port": null, "sshOptions": {}, "hostKeys": [], "tags": [],
+                "availability": "always", "goal": "switch", "onDrift": "heal", "suspended": null,
+                "hasFastConnection": false, "switchTimeout": 300, "successTimeout": 60, "healthTimeout": 60,
+                "ignoreFailingSystemdUnits": false, "ignoreUnits": [], "privilegeEscalationCommand": ["sudo"],
+                "healthChecks": { "units": [], "commands": {} }, "reboot": { "policy": "never" },
+                "buildOnTarget": false, "machineId": null, "lastResort": "reboot",
+                "closurePaths": [], "closureDrvs": [],
+            })
+        );
+    }
+}
+
+#[test]
+fn every_option_reaches_the_manifest() {
+    for nixpkgs in every_nixpkgs() {
+        let deployment = Deployment::ours(
+            &nixpkgs,
+            &format!(
+                r#"
+                rollout = {{ maxInFlight = 2; requireAll = true; healAfter = "1h5m"; }};
+                nodes.web = {{ pkgs, ... }}: {{
+                  host = "admin@192.0.2.7"; port = 2222; hostKeys = [ "ssh-ed25519 AAAA" ]; tags = [ "a" "b" ];
+                  sshOptions = {{ IdentityFile = "/k"; ConnectTimeout = 5; Compression = true; }};
+                  availability = "intermittent"; goal = "boot"; onDrift = "report"; suspended = "disk";
+                  hasFastConnection = true; switchTimeout = "1m30s"; successTimeout = 20; healthTimeout = "2m";
+                  ignoreFailingSystemdUnits = true; ignoreUnits = [ "x.service" ];
+                  privilegeEscalationCommand = [ "doas" "-n" ];
+                  healthChecks = {{ units = [ "nginx.service" ]; commands.up = "true"; }};
+                  reboot.policy = "when-required"; buildOnTarget = true; lastResort = "none";
+                  machineId = "0123456789abcdef0123456789abcdef";
+                  closurePaths = [ (pkgs.writeText "extra" "x") ];
+                  configuration = {{ {BASE} }};
+                }};
+                "#
+            ),
+        );
+        assert_eq!(
+            deployment.names()["rollout"],
+            json!({ "maxInFlight": 2, "requireAll": true, "healAfter": 3900 })
+        );
+        let web = deployment.nodes()["web"].take();
+        let expected = json!({
+            "host": "admin@192.0.2.7", "port": 2222, "hostKeys": ["ssh-ed25519 AAAA"], "tags": ["a", "b"],
+            "sshOptions": { "IdentityFile": "/k", "ConnectTimeout": "5", "Compression": "yes" },
+            "availability": "intermittent", "goal": "boot", "onDrift": "report", "suspended": "disk",
+            "hasFastConnection": true, "switchTimeout": 90, "successTimeout": 20, "healthTimeout": 120,
+            "ignoreFailingSystemdUnits": true, "ignoreUnits": ["x.service"],
+            "privilegeEscalationCommand": ["doas", "-n"],
+            "healthChecks": { "units": ["nginx.service"], "commands": { "up": "true" } },
+            "reboot": { "policy": "when-required" }, "buildOnTarget": true, "lastResort": "none",
+            "machineId": "0123456789abcdef0123456789abcdef",
+        });
+        for (option, value) in expected.as_object().unwrap() {
+            assert_eq!(&web[option], value, "{option}");
+        }
+        assert!(web["closurePaths"][0].as_str().unwrap().ends_with("-extra"));
+        assert!(
+            web["closureDrvs"][0]
+                .as_str()
+                .unwrap()
+                .ends_with("-extra.drv")
+        );
+    }
+}
+
+#[test]
+fn nodes_share_the_defaults_and_see_each_other() {
+    for nixpkgs in every_nixpkgs() {
+        let deployment = Deployment::ours(
+            &nixpkgs,
+            &format!(
+                r#"
+                defaults = {{ name, lib, ... }}: {{
+                  tags = [ "all" ];
+                  successTimeout = lib.mkDefault 45;
+                  configuration = {{ lib, ... }}: {{ networking.hostName = lib.mkDefault name; {BASE} }};
+                }};
+                nodes.web = {{ tags = [ "web" ]; successTimeout = 30; }};
+                nodes.db = {{ config, ... }}: {{
+                  tags = [ config.configuration.networking.hostName ];
+                  configuration = {{ nodes, name, ... }}: {{
+                    networking.hostName = "${{name}}-of-${{nodes.web.networking.hostName}}";
+                  }};
+                }};
+                "#
+            ),
+        );
+        let nodes = deployment.nodes();
+        assert!(
+            nodes["db"]["toplevel"]
+                .as_str()
+                .unwrap()
+                .contains("-nixos-system-db-of-web-")
+        );
+        assert_eq!(nodes["db"]["successTimeout"], 45);
+        assert_eq!(nodes["web"]["successTimeout"], 30);
+        let mut tags: Vec<_> = nodes["db"]["tags"].as_array().unwrap().clone();
+        tags.sort_by_key(ToString::to_string);
+        assert_eq!(tags, [json!("all"), json!("db-of-web")]);
+    }
+}
+
+#[test]
+fn a_node_is_built_from_its_own_nixpkgs() {
+    for nixpkgs in every_nixpkgs() {
+        let deployment = Deployment::ours(
+            &nixpkgs,
+            &format!(
+                "nodes.old = {{ nixpkgs = ./old; configuration.mark = \"x\"; }};
+                 nodes.new.configuration = {{ {BASE} }};"
+            ),
+        );
+        fs::create_dir_all(deployment.path().join("old/nixos/lib")).unwrap();
+        std::os::unix::fs::symlink(our_nixpkgs().join("lib"), deployment.path().join("old/lib"))
+            .unwrap();
+        deployment.write(
+            "old/nixos/lib/eval-config.nix",
+            r#"{ system, lib, modules, specialArgs }:
+               lib.evalModules { inherit specialArgs; modules = modules ++ [ ({ config, ... }: {
+                 options.mark = lib.mkOption { type = lib.types.str; };
+                 options.system = lib.mkOption { type = lib.types.raw; };
+                 config.system.build.toplevel = derivation {
+                   inherit system; name = "nixos-system-${config.mark}"; builder = "/bin/sh"; };
+               }) ]; } // { pkgs = { }; }"#,
+        );
+        let nodes = deployment.nodes();
+        assert!(
+            nodes["old"]["toplevel"]
+                .as_str()
+                .unwrap()
+                .ends_with("-nixos-system-x")
+        );
+        assert!(
+            !nodes["new"]["toplevel"]
+                .as_str()
+                .unwrap()
+                .ends_with("-nixos-system-x")
+        );
+    }
+}
+
+#[test]
+fn the_nixpkgs_argument_takes_the_place_of_the_search_path() {
+    for nixpkgs in every_nixpkgs() {
+        let deployment = Deployment::file(
+            Path::new("/nonexistent"),
+            &format!(
+                "import {}/nix {{ nixpkgs = {}; }} ({{ ... }}: {{ nodes.web.configuration = {{ {BASE} }}; }})",
+                project().display(),
+                nixpkgs.display()
+            ),
+        );
+        assert_eq!(deployment.names()["nodes"], json!(["web"]));
+        assert_eq!(deployment.nodes()["web"]["host"], "web");
+    }
+}
+
+#[test]
+fn names_are_listed_although_a_node_does_not_even_parse() {
+    for nixpkgs in every_nixpkgs() {
+        let deployment = Deployment::ours(
+            &nixpkgs,
+            &format!(
+                "nodes.broken = ./broken.nix; nodes.gone = ./gone.nix; nodes.web.configuration = {{ {BASE} }};"
+            ),
+        );
+        deployment.write("broken.nix", "{ configuration = ");
+        assert_eq!(
+            deployment.names()["nodes"],
+            json!(["broken", "gone", "web"])
+        );
+        let web = parsed(&deployment.only(&["web"]));
+        assert_eq!(web["nodes"]["web"]["host"], "web");
+        refused(
+            &deployment.only(&["broken"]),
+            &["syntax error", "broken.nix"],
+        );
+        refused(&deployment.only(&["gone"]), &["gone.nix"]);
+    }
+}
+
+#[test]
+fn a_disabled_node_is_left_out_and_one_without_host_stays() {
+    for nixpkgs in every_nixpkgs() {
+        let deployment = Deployment::ours(
+            &nixpkgs,
+            &format!(
+                "nodes.off = {{ enabled = false; configuration = throw \"evaluated\"; }};
+                 nodes.spare = {{ host = null; configuration = {{ {BASE} }}; }};"
+            ),
+        );
+        let nodes = deployment.nodes();
+        assert_eq!(nodes.as_object().unwrap().len(), 1);
+        assert_eq!(nodes["spare"]["host"], Value::Null);
+    }
+}
+
+#[test]
+fn a_wrong_option_names_the_node_the_option_and_the_file() {
+    for nixpkgs in every_nixpkgs() {
+        let cases = [
+            ("port = \"ssh\";", "port"),
+            ("switchTimeout = \"soon\";", "switchTimeout"),
+            ("goal = \"dry-activate\";", "goal"),
+            ("machineId = \"short\";", "machineId"),
+            ("hots = \"192.0.2.1\";", "hots"),
+        ];
+        for (line, option) in cases {
+            let deployment = Deployment::ours(&nixpkgs, "nodes.web = ./web.nix;");
+            deployment.write(
+                "web.nix",
+                &format!("{{ {line} configuration = {{ {BASE} }}; }}"),
+            );
+            let output = deployment.manifest(&["nodes"]);
+            refused(&output, &[&format!("nodes.web.{option}"), "web.nix"]);
+        }
+    }
+}
+
+#[test]
+fn a_wrong_nixos_option_names_the_option_and_the_file() {
+    for nixpkgs in every_nixpkgs() {
+        let deployment = Deployment::ours(&nixpkgs, "nodes.web.configuration = ./web.nix;");
+        deployment.write("web.nix", "{ networking.hostName = 7; }");
+        refused(
+            &deployment.manifest(&["nodes"]),
+            &["networking.hostName", "web.nix"],
+        );
+        deployment.write("web.nix", "{ networking.hostname = \"web\"; }");
+        refused(
+            &deployment.manifest(&["nodes"]),
+            &["networking.hostname", "does not exist", "web.nix"],
+        );
+    }
+}
+
+#[test]
+fn a_node_that_is_asked_for_and_unknown_is_named_with_those_there_are() {
+    let deployment = Deployment::ours(&our_nixpkgs(), "nodes.web = { }; nodes.db = { };");
+    refused(&deployment.only(&["wbe"]), &["no node 'wbe'", "db, web"]);
+}
+
+#[test]
+fn an_unknown_format_is_refused_with_what_was_found_and_what_is_understood() {
+    let cases = [
+        (
+            "{ machines = { }; }",
+            "an attribute set with machines",
+        ),
+        ("{ pkgs, ... }: { }", "a function"),
+        ("[ ]", "a value of type list"),
+    ];
+    for (text, found) in cases {
+        let deployment = Deployment::file(&our_nixpkgs(), text);
+        refused(
+            &deployment.manifest(&["names"]),
+            &[
+                found,
+                "no known deployment format",
+                "nixus",
+                "nixosConfigurations",
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_deployment_may_be_a_function_with_defaults() {
+    let entry = project().display();
+    let deployment = Deployment::file(
+        &our_nixpkgs(),
+        &format!("{{ names ? [ \"a\" \"b\" ] }}: import {entry} {{ }} ({{ lib, ... }}: {{ nodes = lib.genAttrs names (_: {{ }}); }})"),
+    );
+    assert_eq!(deployment.names()["nodes"], json!(["a", "b"]));
+}
+
+#[test]
+fn an_empty_fleet_is_a_deployment() {
+    let deployment = Deployment::ours(&our_nixpkgs(), "");
+    assert_eq!(deployment.names()["nodes"], json!([]));
+    assert_eq!(deployment.nodes(), json!({}));
+}
+
+#[test]
+fn the_result_of_the_original_nixus_is_understood() {
+    // What nixus evaluates to: evaluated modules, the script's derivation and one script per node in one set. With a
+    // nixpkgs since 2024 its `type` is no longer "derivation".
+    let deployment = Deployment::file(
+        &our_nixpkgs(),
+        r#"
+        let
+          pkgs = import <nixpkgs> { };
+          lib = pkgs.lib;
+          system = name: pkgs.writeText "nixos-system-${name}" "";
+          node = { host, ... }@options: {
+            enabled = true; hasFastConnection = false; switchTimeout = 60; successTimeout = 20;
+            ignoreFailingSystemdUnits = false; privilegeEscalationCommand = [ "doas" ];
+            configuration.system.build.toplevel = system "x";
+            closurePaths = [ (system "x") (throw "runCommandNoCC was removed") (pkgs.writeText "extra" "") ];
+            deployScript = throw "not needed"; deployScriptPhases = { }; nixpkgs = <nixpkgs>;
+          } // options;
+          result = lib.evalModules { modules = [
+            { options.nodes = lib.mkOption { type = lib.types.raw; }; options.deployScript = lib.mkOption { type = lib.types.raw; }; }
+            { nodes = { web = node { host = "root@192.0.2.1"; switchTimeout = 600; }; db = node { host = null; }; off = node { host = "off"; enabled = false; }; };
+              deployScript = pkgs.writeScript "deploy" ""; }
+          ]; };
+        in result.config.deployScript // result // { web = pkgs.hello; }
+        "#,
+    );
+    let names = deployment.names();
+    assert_eq!(names["format"], "nixus");
+    assert_eq!(names["nodes"], json!(["db", "off", "web"]));
+    let nodes = deployment.nodes();
+    assert_eq!(nodes.as_object().unwrap().len(), 2);
+    assert_eq!(nodes["web"]["host"], "root@192.0.2.1");
+    assert_eq!(nodes["web"]["switchTimeout"], 600, "what the user set");
+    assert_eq!(nodes["db"]["switchTimeout"], 300, "not nixus's default");
+    assert_eq!(nodes["db"]["host"], Value::Null);
+    assert_eq!(nodes["web"]["privilegeEscalationCommand"], json!(["doas"]));
+    assert_eq!(nodes["web"]["closurePaths"].as_array().unwrap().len(), 1);
+}
+
+/// A flake whose configurations are evaluated by its own nixpkgs; `body` is the set of `nixosConfigurations`.
+fn flake(nixpkgs: &Path, outputs: &str) -> Deployment {
+    let deployment = Deployment::file(nixpkgs, "{ }");
+    deployment.write(
+        "flake.nix",
+        &format!(
+            "{{ outputs = {{ self }}: let
+                 driftless = {};
+                 nixpkgs = {};
+                 system = modules: import (nixpkgs + \"/nixos/lib/eval-config.nix\") {{
+                   system = \"x86_64-linux\"; modules = modules ++ [ {{ {BASE} }} ]; }};
+               in {{ {outputs} }}; }}",
+            project().display(),
+            nixpkgs.display()
+        ),
+    );
+    deployment
+}
+
+#[test]
+fn a_flakes_nixos_configurations_are_nodes() {
+    for nixpkgs in every_nixpkgs() {
+        let deployment = flake(
+            &nixpkgs,
+            r#"
+            nixosConfigurations.plain = system [ ];
+            nixosConfigurations.web = system [ (driftless + "/nix/modules/nixos.nix") {
+              driftless = { host = "root@192.0.2.9"; tags = [ "web" ]; switchTimeout = "10m"; }; } ];
+            nixosConfigurations.spare = system [ (driftless + "/nix/modules/nixos.nix") { driftless.host = null; } ];
+            nixosConfigurations.named = system [ (driftless + "/nix/modules/nixos.nix") ];
+            nixosConfigurations.off = system [ (driftless + "/nix/modules/nixos.nix") { driftless.enabled = false; } ];
+            "#,
+        );
+        let names = deployment.flake("names");
+        assert_eq!(names["format"], "flake");
+        assert_eq!(
+            names["nodes"],
+            json!(["named", "off", "plain", "spare", "web"])
+        );
+        assert_eq!(names["rollout"]["maxInFlight"], 5);
+        let nodes = deployment.flake("nodes")["nodes"].take();
+        assert_eq!(nodes.as_object().unwrap().len(), 4, "off is left out");
+        assert_eq!(nodes["plain"]["host"], "plain");
+        assert_eq!(nodes["plain"]["switchTimeout"], 300);
+        assert_eq!(nodes["named"]["host"], "named");
+        assert_eq!(nodes["spare"]["host"], Value::Null);
+        assert_eq!(nodes["web"]["host"], "root@192.0.2.9");
+        assert_eq!(nodes["web"]["tags"], json!(["web"]));
+        assert_eq!(nodes["web"]["switchTimeout"], 600);
+        let keys = |node: &str| -> Vec<String> {
+            nodes[node].as_object().unwrap().keys().cloned().collect()
+        };
+        assert_eq!(keys("plain"), keys("web"), "the shape is always the same");
+    }
+}
+
+#[test]
+fn a_flake_may_offer_a_whole_deployment_instead() {
+    for nixpkgs in every_nixpkgs() {
+        let deployment = flake(
+            &nixpkgs,
+            "nixosConfigurations.ignored = throw \"evaluated\";
+             driftless = import driftless { inherit nixpkgs; deploySystem = \"x86_64-linux\"; }
+               ({ ... }: { nodes.web = { }; rollout.maxInFlight = 9; });",
+        );
+        let names = deployment.flake("names");
+        assert_eq!(names["format"], "driftless");
+        assert_eq!(names["nodes"], json!(["web"]));
+        assert_eq!(names["rollout"]["maxInFlight"], 9);
+    }
+}
+
+/// A program `driftless` that prints its arguments, one a line.
+fn stub_driftless(folder: &Path) {
+    fs::create_dir_all(folder).unwrap();
+    let program = folder.join("driftless");
+    fs::write(&program, "#!/bin/sh\nprintf '%s\\n' \"$@\"\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// The arguments that `./result` gave to driftless, and the release that it named.
+fn run_result(deployment: &Deployment, arguments: &[&str]) -> (Vec<String>, Value) {
+    let path = format!(
+        "{}:/usr/bin:/bin",
+        deployment.path().join("stub").display()
+    );
+    let output = deployment
+        .command(&deployment.path().join("result").display().to_string())
+        .args(arguments)
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let printed: Vec<String> = text.lines().map(str::to_owned).collect();
+    let release = serde_json::from_slice(&fs::read(&printed[2]).unwrap()).unwrap();
+    (printed, release)
+}
+
+// Building needs no more than evaluating from a real nixpkgs, but it builds a real system: only with ours.
+#[test]
+fn nix_build_gives_a_script_that_deploys_what_was_built() {
+    let deployment = Deployment::ours(
+        &our_nixpkgs(),
+        "nodes.web = { pkgs, ... }: { tags = [ \"w\" ]; closurePaths = [ pkgs.hello ]; };
+         nodes.db = { }; nodes.off.enabled = false;",
+    );
+    stub_driftless(&deployment.path().join("stub"));
+    deployment
+        .command("nix-build")
+        .arg("deployment.nix")
+        .assert()
+        .success();
+    let (printed, release) = run_result(&deployment, &["--on", "a b"]);
+    assert_eq!(printed[..2], ["deploy", "--release"]);
+    assert_eq!(printed[3..], ["--on", "a b"]);
+
+    assert_eq!(release["version"], 1);
+    assert_eq!(release["format"], "driftless");
+    assert_eq!(release["rollout"]["healAfter"], 300);
+    assert_eq!(release["nodes"].as_object().unwrap().len(), 2);
+    let web = &release["nodes"]["web"];
+    assert_eq!(web["tags"], json!(["w"]));
+    assert!(Path::new(web["toplevel"].as_str().unwrap()).exists());
+    assert!(Path::new(web["closurePaths"][0].as_str().unwrap()).exists());
+
+    let references = deployment
+        .command("nix-store")
+        .args(["--query", "--requisites", "./result"])
+        .output()
+        .unwrap();
+    let references = String::from_utf8(references.stdout).unwrap();
+    assert!(
+        references.contains(web["toplevel"].as_str().unwrap()),
+        "a root for the script keeps the systems"
+    );
+    assert!(
+        !references.contains(".drv"),
+        "and not what they were built from"
+    );
+}
+
+#[test]
+fn each_node_has_a_script_of_its_own_that_needs_no_other_node() {
+    let deployment = Deployment::ours(
+        &our_nixpkgs(),
+        "nodes.web = { }; nodes.broken.configuration = throw \"broken\"; nodes.name = { };",
+    );
+    stub_driftless(&deployment.path().join("stub"));
+    deployment
+        .command("nix-build")
+        .args(["deployment.nix", "-A", "web"])
+        .assert()
+        .success();
+    let (_, release) = run_result(&deployment, &[]);
+    let nodes: Vec<_> = release["nodes"].as_object().unwrap().keys().collect();
+    assert_eq!(nodes, ["web"]);
+    let whole = deployment
+        .command("nix-build")
+        .arg("deployment.nix")
+        .output()
+        .unwrap();
+    refused(&whole, &["broken"]);
+}
+
+#[test]
+fn the_script_says_how_to_get_driftless_where_there_is_none() {
+    let deployment = Deployment::ours(&our_nixpkgs(), "nodes.web = { };");
+    deployment
+        .command("nix-build")
+        .arg("deployment.nix")
+        .assert()
+        .success();
+    let output = deployment
+        .command("./result")
+        .env("PATH", "/nonexistent")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("driftless is not on PATH"));
+}
+
+#[test]
+fn the_script_prefers_the_package_it_was_given() {
+    let entry = project().display();
+    let deployment = Deployment::file(
+        &our_nixpkgs(),
+        &format!(
+            "let pkgs = import <nixpkgs> {{ }}; in
+             import {entry} {{ package = pkgs.writeShellScriptBin \"driftless\" \"echo packaged $1\"; }}
+               ({{ ... }}: {{ nodes.web = {{ }}; }})"
+        ),
+    );
+    stub_driftless(&deployment.path().join("stub"));
+    deployment
+        .command("nix-build")
+        .arg("deployment.nix")
+        .assert()
+        .success();
+    deployment
+        .command("./result")
+        .assert()
+        .success()
+        .stdout("packaged deploy\n");
+}
+
+#[test]
+fn a_lib_overlay_reaches_the_deployment_and_its_nodes() {
+    let entry = project().display();
+    let deployment = Deployment::file(
+        &our_nixpkgs(),
+        &format!(
+            "import {entry} {{ libOverlay = final: prev: {{ tag = \"t\"; }}; }} ({{ lib, ... }}: {{
+               nodes.web = {{ lib, ... }}: {{ tags = [ lib.tag ]; configuration = {{ lib, ... }}: {{ networking.hostName = lib.tag; }}; }}; }})"
+        ),
+    );
+    let web = deployment.nodes()["web"].take();
+    assert_eq!(web["tags"], json!(["t"]));
+    assert!(
+        web["toplevel"]
+            .as_str()
+            .unwrap()
+            .contains("-nixos-system-t-")
+    );
+}
+
+#[test]
+fn the_evaluated_deployment_can_be_asked_by_other_nix_code() {
+    for nixpkgs in every_nixpkgs() {
+        let deployment = Deployment::ours(
+            &nixpkgs,
+            "nodes.web.configuration.networking.hostName = \"x\";",
+        );
+        let output = deployment
+            .command("nix-instantiate")
+            .args(["--eval", "--strict", "--json", "--expr"])
+            .arg(
+                "let d = import ./deployment.nix; in
+                 [ d.type d.config.nodes.web.configuration.networking.hostName (d.options ? nodes) d.web.type ]",
+            )
+            .output()
+            .unwrap();
+        assert_eq!(
+            parsed(&output),
+            json!(["derivation", "x", true, "derivation"])
+        );
+    }
+}
