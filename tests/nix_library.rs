@@ -40,10 +40,7 @@ struct Deployment {
 
 impl Deployment {
     fn file(nixpkgs: &Path, text: &str) -> Self {
-        let deployment = Self {
-            folder: tempfile::tempdir().unwrap(),
-            nixpkgs: nixpkgs.to_owned(),
-        };
+        let deployment = Self { folder: tempfile::tempdir().unwrap(), nixpkgs: nixpkgs.to_owned() };
         deployment.write("deployment.nix", text);
         deployment
     }
@@ -51,10 +48,7 @@ impl Deployment {
     /// A deployment in our format; `body` is what stands in the outer braces.
     fn ours(nixpkgs: &Path, body: &str) -> Self {
         let entry = project().display();
-        Self::file(
-            nixpkgs,
-            &format!("import {entry} {{ }} ({{ config, ... }}: {{ {body} }})"),
-        )
+        Self::file(nixpkgs, &format!("import {entry} {{ }} ({{ config, ... }}: {{ {body} }})"))
     }
 
     fn path(&self) -> &Path {
@@ -91,10 +85,7 @@ impl Deployment {
 
     fn manifest(&self, want: &[&str]) -> Output {
         let file = self.path().join("deployment.nix");
-        self.manifest_of(
-            &["--argstr", "deployment", &file.display().to_string()],
-            want,
-        )
+        self.manifest_of(&["--argstr", "deployment", &file.display().to_string()], want)
     }
 
     fn names(&self) -> Value {
@@ -137,16 +128,12 @@ fn refused(output: &Output, parts: &[&str]) {
 #[test]
 fn a_node_without_options_has_the_documented_defaults() {
     for nixpkgs in every_nixpkgs() {
-        let deployment =
-            Deployment::ours(&nixpkgs, &format!("nodes.web.configuration = {{ {BASE} }};"));
+        let deployment = Deployment::ours(&nixpkgs, &format!("nodes.web.configuration = {{ {BASE} }};"));
         let mut web = deployment.nodes()["web"].take();
         let drv = web["drv"].take();
         let toplevel = web["toplevel"].take();
         assert!(drv.as_str().unwrap().ends_with(".drv"));
-        assert!(
-            Path::new(drv.as_str().unwrap()).exists(),
-            "the derivation is on disk"
-        );
+        assert!(Path::new(drv.as_str().unwrap()).exists(), "the derivation is on disk");
         assert!(toplevel.as_str().unwrap().contains("-nixos-system-"));
         assert_eq!(
             web,
@@ -208,12 +195,7 @@ fn every_option_reaches_the_manifest() {
             assert_eq!(&web[option], value, "{option}");
         }
         assert!(web["closurePaths"][0].as_str().unwrap().ends_with("-extra"));
-        assert!(
-            web["closureDrvs"][0]
-                .as_str()
-                .unwrap()
-                .ends_with("-extra.drv")
-        );
+        assert!(web["closureDrvs"][0].as_str().unwrap().ends_with("-extra.drv"));
     }
 }
 
@@ -240,12 +222,7 @@ fn nodes_share_the_defaults_and_see_each_other() {
             ),
         );
         let nodes = deployment.nodes();
-        assert!(
-            nodes["db"]["toplevel"]
-                .as_str()
-                .unwrap()
-                .contains("-nixos-system-db-of-web-")
-        );
+        assert!(nodes["db"]["toplevel"].as_str().unwrap().contains("-nixos-system-db-of-web-"));
         assert_eq!(nodes["db"]["successTimeout"], 45);
         assert_eq!(nodes["web"]["successTimeout"], 30);
         let mut tags: Vec<_> = nodes["db"]["tags"].as_array().unwrap().clone();
@@ -265,8 +242,7 @@ fn a_node_is_built_from_its_own_nixpkgs() {
             ),
         );
         fs::create_dir_all(deployment.path().join("old/nixos/lib")).unwrap();
-        std::os::unix::fs::symlink(our_nixpkgs().join("lib"), deployment.path().join("old/lib"))
-            .unwrap();
+        std::os::unix::fs::symlink(our_nixpkgs().join("lib"), deployment.path().join("old/lib")).unwrap();
         deployment.write(
             "old/nixos/lib/eval-config.nix",
             r#"{ system, lib, modules, specialArgs }:
@@ -278,18 +254,8 @@ fn a_node_is_built_from_its_own_nixpkgs() {
                }) ]; } // { pkgs = { }; }"#,
         );
         let nodes = deployment.nodes();
-        assert!(
-            nodes["old"]["toplevel"]
-                .as_str()
-                .unwrap()
-                .ends_with("-nixos-system-x")
-        );
-        assert!(
-            !nodes["new"]["toplevel"]
-                .as_str()
-                .unwrap()
-                .ends_with("-nixos-system-x")
-        );
+        assert!(nodes["old"]["toplevel"].as_str().unwrap().ends_with("-nixos-system-x"));
+        assert!(!nodes["new"]["toplevel"].as_str().unwrap().ends_with("-nixos-system-x"));
     }
 }
 
@@ -319,16 +285,10 @@ fn names_are_listed_although_a_node_does_not_even_parse() {
             ),
         );
         deployment.write("broken.nix", "{ configuration = ");
-        assert_eq!(
-            deployment.names()["nodes"],
-            json!(["broken", "gone", "web"])
-        );
+        assert_eq!(deployment.names()["nodes"], json!(["broken", "gone", "web"]));
         let web = parsed(&deployment.only(&["web"]));
         assert_eq!(web["nodes"]["web"]["host"], "web");
-        refused(
-            &deployment.only(&["broken"]),
-            &["syntax error", "broken.nix"],
-        );
+        refused(&deployment.only(&["broken"]), &["syntax error", "broken.nix"]);
         refused(&deployment.only(&["gone"]), &["gone.nix"]);
     }
 }
@@ -361,10 +321,7 @@ fn a_wrong_option_names_the_node_the_option_and_the_file() {
         ];
         for (line, option) in cases {
             let deployment = Deployment::ours(&nixpkgs, "nodes.web = ./web.nix;");
-            deployment.write(
-                "web.nix",
-                &format!("{{ {line} configuration = {{ {BASE} }}; }}"),
-            );
+            deployment.write("web.nix", &format!("{{ {line} configuration = {{ {BASE} }}; }}"));
             let output = deployment.manifest(&["nodes"]);
             refused(&output, &[&format!("nodes.web.{option}"), "web.nix"]);
         }
@@ -376,15 +333,9 @@ fn a_wrong_nixos_option_names_the_option_and_the_file() {
     for nixpkgs in every_nixpkgs() {
         let deployment = Deployment::ours(&nixpkgs, "nodes.web.configuration = ./web.nix;");
         deployment.write("web.nix", "{ networking.hostName = 7; }");
-        refused(
-            &deployment.manifest(&["nodes"]),
-            &["networking.hostName", "web.nix"],
-        );
+        refused(&deployment.manifest(&["nodes"]), &["networking.hostName", "web.nix"]);
         deployment.write("web.nix", "{ networking.hostname = \"web\"; }");
-        refused(
-            &deployment.manifest(&["nodes"]),
-            &["networking.hostname", "does not exist", "web.nix"],
-        );
+        refused(&deployment.manifest(&["nodes"]), &["networking.hostname", "does not exist", "web.nix"]);
     }
 }
 
@@ -397,10 +348,7 @@ fn a_node_that_is_asked_for_and_unknown_is_named_with_those_there_are() {
 #[test]
 fn an_unknown_format_is_refused_with_what_was_found_and_what_is_understood() {
     let cases = [
-        (
-            "{ machines = { }; }",
-            "an attribute set with machines",
-        ),
+        ("{ machines = { }; }", "an attribute set with machines"),
         ("{ pkgs, ... }: { }", "a function"),
         ("[ ]", "a value of type list"),
     ];
@@ -408,12 +356,7 @@ fn an_unknown_format_is_refused_with_what_was_found_and_what_is_understood() {
         let deployment = Deployment::file(&our_nixpkgs(), text);
         refused(
             &deployment.manifest(&["names"]),
-            &[
-                found,
-                "no known deployment format",
-                "nixus",
-                "nixosConfigurations",
-            ],
+            &[found, "no known deployment format", "nixus", "nixosConfigurations"],
         );
     }
 }
@@ -423,7 +366,9 @@ fn a_deployment_may_be_a_function_with_defaults() {
     let entry = project().display();
     let deployment = Deployment::file(
         &our_nixpkgs(),
-        &format!("{{ names ? [ \"a\" \"b\" ] }}: import {entry} {{ }} ({{ lib, ... }}: {{ nodes = lib.genAttrs names (_: {{ }}); }})"),
+        &format!(
+            "{{ names ? [ \"a\" \"b\" ] }}: import {entry} {{ }} ({{ lib, ... }}: {{ nodes = lib.genAttrs names (_: {{ }}); }})"
+        ),
     );
     assert_eq!(deployment.names()["nodes"], json!(["a", "b"]));
 }
@@ -509,10 +454,7 @@ fn a_flakes_nixos_configurations_are_nodes() {
         );
         let names = deployment.flake("names");
         assert_eq!(names["format"], "flake");
-        assert_eq!(
-            names["nodes"],
-            json!(["named", "off", "plain", "spare", "web"])
-        );
+        assert_eq!(names["nodes"], json!(["named", "off", "plain", "spare", "web"]));
         assert_eq!(names["rollout"]["maxInFlight"], 5);
         let nodes = deployment.flake("nodes")["nodes"].take();
         assert_eq!(nodes.as_object().unwrap().len(), 4, "off is left out");
@@ -523,9 +465,7 @@ fn a_flakes_nixos_configurations_are_nodes() {
         assert_eq!(nodes["web"]["host"], "root@192.0.2.9");
         assert_eq!(nodes["web"]["tags"], json!(["web"]));
         assert_eq!(nodes["web"]["switchTimeout"], 600);
-        let keys = |node: &str| -> Vec<String> {
-            nodes[node].as_object().unwrap().keys().cloned().collect()
-        };
+        let keys = |node: &str| -> Vec<String> { nodes[node].as_object().unwrap().keys().cloned().collect() };
         assert_eq!(keys("plain"), keys("web"), "the shape is always the same");
     }
 }
@@ -556,10 +496,7 @@ fn stub_driftless(folder: &Path) {
 
 /// The arguments that `./result` gave to driftless, and the release that it named.
 fn run_result(deployment: &Deployment, arguments: &[&str]) -> (Vec<String>, Value) {
-    let path = format!(
-        "{}:/usr/bin:/bin",
-        deployment.path().join("stub").display()
-    );
+    let path = format!("{}:/usr/bin:/bin", deployment.path().join("stub").display());
     let output = deployment
         .command(&deployment.path().join("result").display().to_string())
         .args(arguments)
@@ -582,11 +519,7 @@ fn nix_build_gives_a_script_that_deploys_what_was_built() {
          nodes.db = { }; nodes.off.enabled = false;",
     );
     stub_driftless(&deployment.path().join("stub"));
-    deployment
-        .command("nix-build")
-        .arg("deployment.nix")
-        .assert()
-        .success();
+    deployment.command("nix-build").arg("deployment.nix").assert().success();
     let (printed, release) = run_result(&deployment, &["--on", "a b"]);
     assert_eq!(printed[..2], ["deploy", "--release"]);
     assert_eq!(printed[3..], ["--on", "a b"]);
@@ -600,20 +533,14 @@ fn nix_build_gives_a_script_that_deploys_what_was_built() {
     assert!(Path::new(web["toplevel"].as_str().unwrap()).exists());
     assert!(Path::new(web["closurePaths"][0].as_str().unwrap()).exists());
 
-    let references = deployment
-        .command("nix-store")
-        .args(["--query", "--requisites", "./result"])
-        .output()
-        .unwrap();
+    let references =
+        deployment.command("nix-store").args(["--query", "--requisites", "./result"]).output().unwrap();
     let references = String::from_utf8(references.stdout).unwrap();
     assert!(
         references.contains(web["toplevel"].as_str().unwrap()),
         "a root for the script keeps the systems"
     );
-    assert!(
-        !references.contains(".drv"),
-        "and not what they were built from"
-    );
+    assert!(!references.contains(".drv"), "and not what they were built from");
 }
 
 #[test]
@@ -623,35 +550,19 @@ fn each_node_has_a_script_of_its_own_that_needs_no_other_node() {
         "nodes.web = { }; nodes.broken.configuration = throw \"broken\"; nodes.name = { };",
     );
     stub_driftless(&deployment.path().join("stub"));
-    deployment
-        .command("nix-build")
-        .args(["deployment.nix", "-A", "web"])
-        .assert()
-        .success();
+    deployment.command("nix-build").args(["deployment.nix", "-A", "web"]).assert().success();
     let (_, release) = run_result(&deployment, &[]);
     let nodes: Vec<_> = release["nodes"].as_object().unwrap().keys().collect();
     assert_eq!(nodes, ["web"]);
-    let whole = deployment
-        .command("nix-build")
-        .arg("deployment.nix")
-        .output()
-        .unwrap();
+    let whole = deployment.command("nix-build").arg("deployment.nix").output().unwrap();
     refused(&whole, &["broken"]);
 }
 
 #[test]
 fn the_script_says_how_to_get_driftless_where_there_is_none() {
     let deployment = Deployment::ours(&our_nixpkgs(), "nodes.web = { };");
-    deployment
-        .command("nix-build")
-        .arg("deployment.nix")
-        .assert()
-        .success();
-    let output = deployment
-        .command("./result")
-        .env("PATH", "/nonexistent")
-        .output()
-        .unwrap();
+    deployment.command("nix-build").arg("deployment.nix").assert().success();
+    let output = deployment.command("./result").env("PATH", "/nonexistent").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("driftless is not on PATH"));
 }
@@ -668,16 +579,8 @@ fn the_script_prefers_the_package_it_was_given() {
         ),
     );
     stub_driftless(&deployment.path().join("stub"));
-    deployment
-        .command("nix-build")
-        .arg("deployment.nix")
-        .assert()
-        .success();
-    deployment
-        .command("./result")
-        .assert()
-        .success()
-        .stdout("packaged deploy\n");
+    deployment.command("nix-build").arg("deployment.nix").assert().success();
+    deployment.command("./result").assert().success().stdout("packaged deploy\n");
 }
 
 #[test]
@@ -692,21 +595,13 @@ fn a_lib_overlay_reaches_the_deployment_and_its_nodes() {
     );
     let web = deployment.nodes()["web"].take();
     assert_eq!(web["tags"], json!(["t"]));
-    assert!(
-        web["toplevel"]
-            .as_str()
-            .unwrap()
-            .contains("-nixos-system-t-")
-    );
+    assert!(web["toplevel"].as_str().unwrap().contains("-nixos-system-t-"));
 }
 
 #[test]
 fn the_evaluated_deployment_can_be_asked_by_other_nix_code() {
     for nixpkgs in every_nixpkgs() {
-        let deployment = Deployment::ours(
-            &nixpkgs,
-            "nodes.web.configuration.networking.hostName = \"x\";",
-        );
+        let deployment = Deployment::ours(&nixpkgs, "nodes.web.configuration.networking.hostName = \"x\";");
         let output = deployment
             .command("nix-instantiate")
             .args(["--eval", "--strict", "--json", "--expr"])
@@ -716,9 +611,23 @@ fn the_evaluated_deployment_can_be_asked_by_other_nix_code() {
             )
             .output()
             .unwrap();
-        assert_eq!(
-            parsed(&output),
-            json!(["derivation", "x", true, "derivation"])
+        assert_eq!(parsed(&output), json!(["derivation", "x", true, "derivation"]));
+    }
+}
+
+#[test]
+fn what_nix_writes_is_what_driftless_reads() {
+    use driftless::model::manifest::{Manifest, Names};
+    for nixpkgs in every_nixpkgs() {
+        let deployment = Deployment::ours(
+            &nixpkgs,
+            &format!(
+                "nodes.web = {{ pkgs, ... }}: {{ closurePaths = [ (pkgs.writeText \"x\" \"\") ]; configuration = {{ {BASE} }}; }};"
+            ),
         );
+        let names: Names = serde_json::from_value(deployment.names()).unwrap();
+        let nodes: Manifest = serde_json::from_value(parsed(&deployment.manifest(&["nodes"]))).unwrap();
+        assert!(names.nodes.iter().eq(nodes.nodes.keys()));
+        assert_eq!(nodes.nodes.values().next().unwrap().closure_drvs.len(), 1);
     }
 }

@@ -91,6 +91,9 @@ pub struct NodeSpec {
     /// Store paths copied along with the system.
     #[serde(default)]
     pub closure_paths: Vec<StorePath>,
+    /// Derivations that must be realised before `closure_paths` exist.
+    #[serde(default)]
+    pub closure_drvs: Vec<DrvPath>,
 }
 
 /// Whether silence of a node is a fault.
