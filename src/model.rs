@@ -7,6 +7,7 @@
 mod parsed;
 
 pub mod name;
+pub mod packages;
 pub mod revision;
 pub mod store_path;
 

@@ -10,6 +10,7 @@ use super::drift::DriftKind;
 use super::name::NodeName;
 use super::node::NodeSpec;
 use super::observed::{InFlight, Observation};
+use super::packages::PackageDiff;
 use super::release::Progress;
 use super::revision::Revision;
 use super::store_path::StorePath;
@@ -124,6 +125,9 @@ pub struct NodeView {
     pub running_revision: Option<String>,
     /// Differences.
     pub drift: BTreeSet<DriftKind>,
+    /// Packages, from what the node runs to `desired`; `None` while they are equal or either closure is not known.
+    #[serde(default)]
+    pub packages: Option<PackageDiff>,
     /// What was seen.
     pub observation: Option<Observation>,
     /// What is being done.
