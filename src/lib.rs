@@ -3,3 +3,4 @@
 pub mod command;
 pub mod config;
 pub mod model;
+pub mod plan;

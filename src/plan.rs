@@ -1,0 +1,3 @@
+//! Decisions, pure and total. Nothing here performs I/O or asks a clock.
+
+pub mod selection;
