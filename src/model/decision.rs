@@ -42,6 +42,30 @@ pub enum Decision {
     },
 }
 
+impl Decision {
+    /// The word of its kind: a hold's is the hold's own.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::InSync => "in-sync",
+            Self::InFlight => "in-flight",
+            Self::Act { .. } => "act",
+            Self::Hold { hold } => hold.as_str(),
+        }
+    }
+}
+
+impl From<Hold> for Decision {
+    fn from(hold: Hold) -> Self {
+        Self::Hold { hold }
+    }
+}
+
+impl From<Action> for Decision {
+    fn from(action: Action) -> Self {
+        Self::Act { action }
+    }
+}
+
 /// What an executor does, with no choice left to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "action")]
@@ -148,7 +172,7 @@ pub enum Hold {
     },
     /// Drifted, and `onDrift = "report"`.
     ReportOnly,
-    /// Somebody changed the node; it is healed after `healAfter`.
+    /// The node left the system that was installed last, which only a person does; it is healed after `healAfter`.
     HealDelay {
         /// When.
         until: Timestamp,
@@ -158,7 +182,7 @@ pub enum Hold {
         /// `rollout.maxInFlight`.
         limit: u32,
     },
-    /// Right system, but only a reboot starts its kernel.
+    /// Right system, but only a reboot starts it or its kernel.
     RebootRequired,
     /// Right system, but units have failed.
     Degraded {

@@ -249,6 +249,18 @@ pub struct Entry {
     pub detail: String,
 }
 
+impl Entry {
+    /// Whether the switch failed in a way that would repeat itself with the same toplevel. Where the node could not say
+    /// why it rolled back, it counts as such: a person looks before it happens again.
+    pub fn is_final_failure(&self) -> bool {
+        match self.outcome {
+            None | Some(Outcome::Succeeded | Outcome::Interfered | Outcome::Interrupted) => false,
+            Some(Outcome::RolledBack) => self.cause.is_none_or(Cause::is_deterministic),
+            Some(Outcome::RollbackFailed | Outcome::CommitFailed) => true,
+        }
+    }
+}
+
 /// Whether a failed switch still counts against its toplevel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -68,6 +68,9 @@ pub struct NodeState {
     pub boot_id: BootId,
     /// `/etc/machine-id`.
     pub machine_id: Option<MachineId>,
+    /// The node's own clock when it was read: relates the times of its journal to ours. A node's clock may be years off
+    /// until its first NTP sync, and a backoff must neither vanish nor last for years because of that.
+    pub clock: Option<Timestamp>,
     /// Seconds since boot.
     pub uptime: u64,
     /// `/run/current-system`.

@@ -121,7 +121,7 @@ pub struct NodeView {
     pub desired: Option<StorePath>,
     /// The commit of `desired` (short), where known.
     pub desired_revision: Option<String>,
-    /// The commit of the running toplevel (short), from the node's journal.
+    /// The commit of the running toplevel (short): `desired_revision` where that is what runs, else from the journal.
     pub running_revision: Option<String>,
     /// Differences.
     pub drift: BTreeSet<DriftKind>,
