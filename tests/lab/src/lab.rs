@@ -1,0 +1,274 @@
+//! One lab: a bridge, a client identity, an ssh configuration and its nodes. Never outlives its owner: a keeper process holds
+//! the other end of a pipe and removes everything when the pipe closes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::network::Subnet;
+use crate::node::Node;
+use crate::program::{bounded, require};
+use crate::setup::Setup;
+use crate::supervisor::Supervisor;
+use crate::system::{nix_config, store_path_name};
+
+/// Where labs live, one directory each, each a file system in memory.
+const HOME: &str = "/run/driftless-lab";
+
+/// A lab. Cheap to clone; it is removed when the last clone and the last [`Node`] are dropped.
+#[derive(Clone)]
+pub struct Lab {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What a lab and its nodes share.
+pub(crate) struct Inner {
+    pub(crate) subnet: Subnet,
+    pub(crate) dir: PathBuf,
+    pub(crate) cgroup: PathBuf,
+    keeper: Mutex<Child>,
+    /// Guards the ssh files, the numbers and the supervisors to abandon.
+    register: Mutex<Register>,
+    /// One `/nix` with the closure of each system that nodes began with, copied for each node.
+    stores: Mutex<BTreeMap<String, PathBuf>>,
+}
+
+#[derive(Default)]
+struct Register {
+    nodes: u8,
+    supervisors: Vec<Arc<Supervisor>>,
+}
+
+impl Lab {
+    /// Makes an empty lab. Labs do not see each other; any number may run on a machine.
+    pub fn start() -> Result<Lab> {
+        sweep()?;
+        let subnet = Subnet::claim()?;
+        let dir = Path::new(HOME).join(subnet.id());
+        let cgroup = cgroup_root()?.join(format!("driftless-lab-{}", subnet.id()));
+        let mut keeper = keeper(&dir, &cgroup, subnet)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting the lab's keeper")?;
+        let mut ready = String::new();
+        if let Some(said) = keeper.stdout.take() {
+            BufReader::new(said).read_line(&mut ready)?;
+        }
+        let lab = Lab {
+            inner: Arc::new(Inner {
+                subnet,
+                dir,
+                cgroup,
+                keeper: Mutex::new(keeper),
+                register: Mutex::default(),
+                stores: Mutex::default(),
+            }),
+        };
+        if ready.trim() != "ready" {
+            bail!(
+                "the lab's keeper could not set it up (root, cgroup2 and iproute2 are needed; its errors are on standard error)"
+            );
+        }
+        lab.furnish()?;
+        Ok(lab)
+    }
+
+    /// Boots a plain node that runs `system`, a toplevel in this machine's store; returns when sshd answers.
+    pub fn node(&self, name: &str, system: &str) -> Result<Node> {
+        self.node_with(name, system, &Setup::default())
+    }
+
+    /// Boots a node with this setup.
+    pub fn node_with(&self, name: &str, system: &str, setup: &Setup) -> Result<Node> {
+        let node = self.assemble(name, system, setup)?;
+        node.start()?;
+        Ok(node)
+    }
+
+    /// Boots plain nodes side by side.
+    pub fn nodes(&self, names: &[&str], system: &str) -> Result<Vec<Node>> {
+        std::thread::scope(|scope| {
+            let booting: Vec<_> = names.iter().map(|name| scope.spawn(|| self.node(name, system))).collect();
+            booting
+                .into_iter()
+                .map(|thread| match thread.join() {
+                    Ok(node) => node,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                })
+                .collect()
+        })
+    }
+
+    /// Lays a node out without booting it; [`Node::start`] does.
+    pub fn assemble(&self, name: &str, system: &str, setup: &Setup) -> Result<Node> {
+        Node::assemble(self, name, system, setup)
+    }
+
+    /// The private key that may log in as root (and as each user of a [`Setup`]) on every node.
+    #[must_use]
+    pub fn identity(&self) -> PathBuf {
+        self.inner.dir.join("identity")
+    }
+
+    /// A configuration for ssh that knows every node by its name, with strict host keys.
+    #[must_use]
+    pub fn ssh_config(&self) -> PathBuf {
+        self.inner.dir.join("ssh_config")
+    }
+
+    /// The nodes' host keys, by address.
+    #[must_use]
+    pub fn known_hosts(&self) -> PathBuf {
+        self.inner.dir.join("known_hosts")
+    }
+
+    /// The lab's directory: in memory, gone with the lab. Tests may keep files under names that are not a node's.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    fn furnish(&self) -> Result<()> {
+        let dir = &self.inner.dir;
+        for (name, script) in [
+            ("assemble.sh", include_str!("scripts/assemble.sh")),
+            ("boot.sh", include_str!("scripts/boot.sh")),
+            ("init.sh", include_str!("scripts/init.sh")),
+        ] {
+            fs::write(dir.join(name), script)?;
+        }
+        require(
+            bounded(Duration::from_secs(10), "ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-C", "driftless-lab", "-f"])
+                .arg(self.identity()),
+        )?;
+        fs::write(self.known_hosts(), "")?;
+        fs::write(
+            self.ssh_config(),
+            format!(
+                "Host *\n  User root\n  IdentityFile {}\n  IdentitiesOnly yes\n  UserKnownHostsFile {}\n  \
+                 GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n  ConnectTimeout 5\n",
+                self.identity().display(),
+                self.known_hosts().display()
+            ),
+        )?;
+        Ok(())
+    }
+
+    /// The next node's number, which is the last byte of its address.
+    pub(crate) fn number(&self) -> Result<u8> {
+        let mut register = self.register();
+        if register.nodes >= 240 {
+            bail!("a lab holds 240 nodes");
+        }
+        register.nodes += 1;
+        Ok(register.nodes + 9)
+    }
+
+    /// Makes a node known to ssh, and to the end of the lab.
+    pub(crate) fn register_node(&self, node: &Node, supervisor: &Arc<Supervisor>) -> Result<()> {
+        let mut register = self.register();
+        register.supervisors.push(Arc::clone(supervisor));
+        let append = |path: PathBuf, text: String| -> Result<()> {
+            let mut file = fs::OpenOptions::new().append(true).open(path)?;
+            Ok(file.write_all(text.as_bytes())?)
+        };
+        append(self.known_hosts(), format!("{} {}\n", node.address(), node.host_key()))?;
+        append(self.ssh_config(), format!("Host {}\n  HostName {}\n", node.name(), node.address()))
+    }
+
+    /// A directory whose `nix` holds the closure of `system` and nothing else.
+    pub(crate) fn store_of(&self, system: &str) -> Result<PathBuf> {
+        let mut stores = self.inner.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = stores.get(system) {
+            return Ok(store.clone());
+        }
+        let store = self.inner.dir.join("stores").join(store_path_name(system)?);
+        fs::create_dir_all(&store)?;
+        require(
+            bounded(Duration::from_secs(120), "nix")
+                .env("NIX_CONFIG", nix_config())
+                .args(["copy", "--no-check-sigs", "--to"])
+                .arg(&store)
+                .arg(system),
+        )
+        .with_context(|| format!("copying the closure of {system} for the lab's nodes"))?;
+        stores.insert(system.to_owned(), store.clone());
+        Ok(store)
+    }
+
+    fn register(&self) -> std::sync::MutexGuard<'_, Register> {
+        self.inner.register.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let register = self.register.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for supervisor in &register.supervisors {
+            supervisor.abandon();
+        }
+        let keeper = self.keeper.get_mut().unwrap_or_else(PoisonError::into_inner);
+        drop(keeper.stdin.take());
+        // It bounds itself: its one loop has a limit.
+        let _ = keeper.wait();
+    }
+}
+
+fn keeper(dir: &Path, cgroup: &Path, subnet: Subnet) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", include_str!("scripts/keeper.sh"), "keeper.sh"])
+        .arg(dir)
+        .arg(cgroup)
+        .arg(subnet.bridge())
+        .arg(subnet.gateway().to_string())
+        .current_dir("/")
+        .process_group(0);
+    command
+}
+
+/// Where this machine has mounted cgroup2.
+fn cgroup_root() -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ').skip(1);
+            Some((words.next()?, words.next()?))
+        })
+        .find(|(_, kind)| *kind == "cgroup2")
+        .map(|(place, _)| PathBuf::from(place))
+        .context("no cgroup2 file system is mounted")
+}
+
+/// Removes labs of this machine whose keeper was killed together with its owner.
+fn sweep() -> Result<()> {
+    let Ok(labs) = fs::read_dir(HOME) else {
+        return Ok(());
+    };
+    for lab in labs.flatten() {
+        let (dir, name) = (lab.path(), lab.file_name());
+        let Ok(pid) = fs::read_to_string(dir.join("keeper.pid")) else {
+            continue;
+        };
+        let command = fs::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
+        let name = name.to_string_lossy();
+        if String::from_utf8_lossy(&command).contains(&*dir.to_string_lossy()) {
+            continue;
+        }
+        if let Some(subnet) = Subnet::of_id(&name) {
+            let cgroup = cgroup_root()?.join(format!("driftless-lab-{name}"));
+            keeper(&dir, &cgroup, subnet).stdin(Stdio::null()).status()?;
+        }
+    }
+    Ok(())
+}

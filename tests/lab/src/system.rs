@@ -1,0 +1,192 @@
+//! Systems for nodes: real derivations, built by `tests/nixpkgs/system.nix`. Never cached here: an unchanged one costs Nix an
+//! evaluation and nothing else.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::program::{bounded, require};
+
+/// What a system does wrong. The words are those of `faults` in `tests/nixpkgs/system.nix`, which tells more about each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// Activation fails half-way; exit code 2.
+    ActivationFails,
+    /// A unit of it fails; exit code 4.
+    UnitFails,
+    /// `test` and `switch` never return.
+    Hang,
+    /// The same, and SIGTERM is ignored.
+    HangStubbornly,
+    /// sshd is stopped and its sessions are killed; at boot it does not start.
+    KillSsh,
+    /// The default route goes. Neighbours on the lab's bridge can still reach the node.
+    DropRoute,
+    /// The address goes.
+    DropAddress,
+    /// Fills the file system that holds this path.
+    FillDisk(String),
+    /// Leaves a child in its own session that keeps switch-to-configuration's lock for so many seconds.
+    LeaveChild(u32),
+    /// Takes so many seconds before it activates.
+    Slow(u32),
+    /// `test` and `switch` do nothing and exit with this code; 11 and 100 say what the real ones say.
+    Exit(u8),
+    /// Has a switch inhibitor with this name.
+    Inhibitor(String),
+    /// The pre-switch checks fail, unless `NIXOS_NO_CHECK=1`.
+    PreSwitchCheckFails,
+    /// `boot` and `switch` fail to install the boot loader; exit code 1.
+    BootLoaderFails,
+    /// Installing the boot loader never returns.
+    BootLoaderHangs,
+    /// Booting it ends in a panic, after which the machine boots again.
+    PanicAtBoot,
+    /// D-Bus is stopped.
+    StopDbus,
+}
+
+impl Fault {
+    /// Its name and value among `faults`.
+    fn attribute(&self) -> (&'static str, String) {
+        let on = || "1".to_owned();
+        match self {
+            Fault::ActivationFails => ("activationFails", on()),
+            Fault::UnitFails => ("unitFails", on()),
+            Fault::Hang => ("hang", on()),
+            Fault::HangStubbornly => ("hangStubbornly", on()),
+            Fault::KillSsh => ("killSsh", on()),
+            Fault::DropRoute => ("dropRoute", on()),
+            Fault::DropAddress => ("dropAddress", on()),
+            Fault::FillDisk(path) => ("fillDisk", path.clone()),
+            Fault::LeaveChild(seconds) => ("leaveChild", seconds.to_string()),
+            Fault::Slow(seconds) => ("slow", seconds.to_string()),
+            Fault::Exit(code) => ("exit", code.to_string()),
+            Fault::Inhibitor(name) => ("inhibitor", name.clone()),
+            Fault::PreSwitchCheckFails => ("preSwitchCheckFails", on()),
+            Fault::BootLoaderFails => ("bootLoaderFails", on()),
+            Fault::BootLoaderHangs => ("bootLoaderHangs", on()),
+            Fault::PanicAtBoot => ("panicAtBoot", on()),
+            Fault::StopDbus => ("stopDbus", on()),
+        }
+    }
+}
+
+/// A system to build. Equal ones are the same store path.
+#[derive(Debug, Clone, Default)]
+pub struct System {
+    text: String,
+    name: Option<String>,
+    kernel: Option<String>,
+    packages: Vec<(String, String)>,
+    units: Vec<(String, String)>,
+    etc: Vec<(String, String)>,
+    faults: Vec<Fault>,
+}
+
+impl System {
+    /// A good system; `text` (in its `/etc/lab-text`) makes it differ from others.
+    #[must_use]
+    pub fn new(text: &str) -> System {
+        System { text: text.to_owned(), ..System::default() }
+    }
+
+    /// The host name in its store path, "node" if not given.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> System {
+        self.name = Some(name.to_owned());
+        self
+    }
+
+    /// Adds something that it does wrong.
+    #[must_use]
+    pub fn fault(mut self, fault: Fault) -> System {
+        self.faults.push(fault);
+        self
+    }
+
+    /// Another kernel version than 6.6.1: another kernel, initrd and modules path.
+    #[must_use]
+    pub fn kernel(mut self, version: &str) -> System {
+        self.kernel = Some(version.to_owned());
+        self
+    }
+
+    /// Adds a package to its system path.
+    #[must_use]
+    pub fn package(mut self, name: &str, version: &str) -> System {
+        self.packages.push((name.to_owned(), version.to_owned()));
+        self
+    }
+
+    /// Adds a systemd unit that is started at activation.
+    #[must_use]
+    pub fn unit(mut self, name: &str, text: &str) -> System {
+        self.units.push((name.to_owned(), text.to_owned()));
+        self
+    }
+
+    /// Adds a file under `/etc`.
+    #[must_use]
+    pub fn etc(mut self, name: &str, text: &str) -> System {
+        self.etc.push((name.to_owned(), text.to_owned()));
+        self
+    }
+
+    /// Builds it in this machine's store and yields its store path. It has no garbage collector root.
+    pub fn build(&self) -> Result<String> {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nixpkgs/system.nix");
+        require(
+            bounded(Duration::from_secs(120), "nix-build")
+                .env("NIX_CONFIG", nix_config())
+                .args(["--no-out-link", "-E", "{ file, json }: import (/. + file) (builtins.fromJSON json)"])
+                .args(["--argstr", "file"])
+                .arg(file.canonicalize().context("finding system.nix")?)
+                .args(["--argstr", "json", &self.json().to_string()]),
+        )
+        .with_context(|| format!("building {self:?}"))
+    }
+
+    /// The argument of `system.nix`.
+    fn json(&self) -> Value {
+        let pairs = |pairs: &[(String, String)]| -> Value {
+            let map = pairs.iter().map(|(name, value)| (name.clone(), json!(value)));
+            Value::Object(map.collect())
+        };
+        let packages =
+            self.packages.iter().map(|(name, version)| json!({ "name": name, "version": version }));
+        let faults = self.faults.iter().map(|fault| {
+            let (name, value) = fault.attribute();
+            (name.to_owned(), json!(value))
+        });
+        let mut argument = json!({
+            "text": self.text,
+            "packages": packages.collect::<Value>(),
+            "units": pairs(&self.units),
+            "etc": pairs(&self.etc),
+            "faults": Value::Object(faults.collect()),
+        });
+        for (key, value) in [("name", &self.name), ("kernel", &self.kernel)] {
+            if let Some(value) = value {
+                argument[key] = json!(value);
+            }
+        }
+        argument
+    }
+}
+
+/// The settings for Nix on this machine: the caller's, else those that need neither build users nor a network.
+pub(crate) fn nix_config() -> String {
+    std::env::var("NIX_CONFIG").unwrap_or_else(|_| {
+        "build-users-group =\nsandbox = false\nsubstitute = false\nexperimental-features = nix-command flakes".to_owned()
+    })
+}
+
+/// `HASH-NAME` of a store path.
+pub(crate) fn store_path_name(path: &str) -> Result<&str> {
+    path.strip_prefix("/nix/store/")
+        .filter(|name| !name.is_empty() && !name.contains('/'))
+        .with_context(|| format!("{path:?} is not a store path"))
+}

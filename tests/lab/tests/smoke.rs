@@ -1,0 +1,218 @@
+//! The lab itself: that its nodes are machines enough to test against, and that nothing of it stays behind.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use driftless_lab::{Fault, Lab, Power, Setup, Sudo, System, User};
+
+#[test]
+fn a_node_boots_its_system_and_has_a_store_of_its_own() -> Result<()> {
+    let lab = Lab::start()?;
+    let system = System::new("smoke").package("openssh", "9.7").build()?;
+    let node = lab.node("n1", &system)?;
+
+    assert_eq!(node.ssh(["hostname"])?.ok()?, "n1");
+    assert_eq!(node.running()?, system);
+    assert_eq!(node.booted()?, system);
+    assert_eq!(node.boot_default()?, system);
+    assert_eq!(node.loader_default()?, system);
+    assert_eq!(node.ssh(["readlink", "/run/current-system"])?.ok()?, system);
+    assert_eq!(node.ssh(["cat", "/proc/sys/kernel/random/boot_id"])?.ok()?, node.boot_id()?);
+    assert_eq!(node.ssh(["systemctl", "--failed", "--plain", "--no-legend"])?.ok()?, "");
+    node.ssh(["nix-store", "--verify", "--check-contents"])?.ok()?;
+
+    let other = System::new("not on the node").build()?;
+    assert!(!node.path(&other).exists(), "the host's store shows through");
+    assert!(!node.path("/var/lib/driftless").exists());
+    assert_eq!(node.ssh(["ls", "/home"])?.ok()?, "");
+    Ok(())
+}
+
+#[test]
+fn a_system_that_is_copied_to_a_node_can_be_tested_there() -> Result<()> {
+    let lab = Lab::start()?;
+    let (old, new) = (System::new("old"), System::new("new"));
+    let new = new.unit("lab-hello.service", "[Service]\nExecStart=/bin/sleep 1000\n");
+    let (old, new) = (old.build()?, new.build()?);
+    let node = lab.node("n1", &old)?;
+    copy(&lab, "n1", &new)?;
+
+    let stc = format!("{new}/bin/switch-to-configuration");
+    node.ssh([&stc, "test"])?.ok()?;
+    assert_eq!(node.running()?, new);
+    assert_eq!(node.boot_default()?, old);
+    assert_eq!(node.loader_default()?, old);
+    assert_eq!(node.ssh(["cat", "/etc/lab-text"])?.ok()?, "new");
+    node.ssh(["systemctl", "is-active", "lab-hello.service"])?.ok()?;
+
+    node.ssh([&stc, "boot"])?.ok()?;
+    assert_eq!(node.loader_default()?, new);
+    node.ssh(["nix-env -p /nix/var/nix/profiles/system --set", &new])?.ok()?;
+    node.ssh([&stc, "boot"])?.ok()?;
+    assert_eq!(node.boot_default()?, new);
+    assert_eq!(node.loader_default()?, new);
+    Ok(())
+}
+
+#[test]
+fn a_reboot_brings_back_the_boot_default_with_another_boot_id() -> Result<()> {
+    let lab = Lab::start()?;
+    let (old, new) = (System::new("old").build()?, System::new("new").build()?);
+    let node = lab.node("n1", &old)?;
+    copy(&lab, "n1", &new)?;
+    let stc = format!("{new}/bin/switch-to-configuration");
+    node.ssh([&stc, "test"])?.ok()?;
+    let before = node.boot_id()?;
+
+    node.reboot()?;
+    assert_eq!(node.running()?, old);
+    assert_ne!(node.boot_id()?, before);
+    assert_eq!(node.boot_count(), 2);
+
+    node.power_cut()?;
+    assert_eq!(node.power(), Power::Off);
+    node.start()?;
+    node.enter("systemctl reboot -ff")?;
+    node.wait_for_boot(4)?;
+
+    node.power_off()?;
+    assert_eq!(node.power(), Power::Off);
+    assert_eq!(node.boot_count(), 4);
+    Ok(())
+}
+
+#[test]
+fn a_one_shot_entry_is_booted_once() -> Result<()> {
+    let lab = Lab::start()?;
+    let (old, new) = (System::new("old").build()?, System::new("new").kernel("6.6.2").build()?);
+    let node = lab.node("n1", &old)?;
+    copy(&lab, "n1", &new)?;
+    node.ssh(["nix-env -p /nix/var/nix/profiles/system --set", &new])?.ok()?;
+    node.ssh([format!("{old}/bin/switch-to-configuration boot")])?.ok()?;
+    assert_eq!(node.loader_default()?, old);
+    node.ssh(["bootctl set-oneshot nixos-generation-2.conf"])?.ok()?;
+
+    node.reboot()?;
+    assert_eq!(node.booted()?, new);
+    node.reboot()?;
+    assert_eq!(node.booted()?, old);
+    Ok(())
+}
+
+#[test]
+fn a_good_system_repairs_what_a_bad_one_broke() -> Result<()> {
+    let lab = Lab::start()?;
+    let good = System::new("good").build()?;
+    let bad =
+        System::new("bad").fault(Fault::KillSsh).fault(Fault::DropAddress).fault(Fault::UnitFails).build()?;
+    let node = lab.node("n1", &good)?;
+    copy(&lab, "n1", &bad)?;
+
+    let code = |system: &str, action: &str| -> Result<Option<i32>> {
+        Ok(node.enter(&format!("{system}/bin/switch-to-configuration {action}"))?.code)
+    };
+    assert_eq!(code(&bad, "test")?, Some(4));
+    assert_eq!(node.running()?, bad);
+    assert!(!node.ssh(["true"])?.success());
+    assert_eq!(code(&good, "test")?, Some(0));
+    node.wait_ssh()?;
+    assert_eq!(node.ssh(["cat", "/etc/lab-text"])?.ok()?, "good");
+
+    node.link().cut()?;
+    assert!(!node.ssh(["true"])?.success());
+    node.link().restore()?;
+    node.ssh(["true"])?.ok()?;
+
+    node.fill("/nix")?;
+    assert!(!node.enter("echo x >/nix/x")?.success());
+    node.empty("/nix")?;
+    node.enter("echo x >/nix/x")?.ok()?;
+    Ok(())
+}
+
+#[test]
+fn the_lock_is_refused_as_the_real_ones_refuse_it() -> Result<()> {
+    let lab = Lab::start()?;
+    let system = System::new("held").build()?;
+    let node = lab.node("n1", &system)?;
+    let held = node.enter(&format!(
+        "mkdir -p /run/nixos; flock /run/nixos/switch-to-configuration.lock {system}/bin/switch-to-configuration test"
+    ))?;
+    assert_eq!(held.code, Some(11));
+    assert!(held.stderr.contains("Could not acquire lock"));
+    Ok(())
+}
+
+#[test]
+fn a_user_may_be_given_sudo_and_a_noisy_shell() -> Result<()> {
+    let lab = Lab::start()?;
+    let setup = Setup {
+        users: vec![User { name: "deploy".to_owned(), sudo: Sudo::WithoutPassword }],
+        bashrc: Some("echo welcome\n".to_owned()),
+        ssh_banner: Some("for members only\n".to_owned()),
+        ..Setup::default()
+    };
+    let node = lab.node_with("n1", &System::new("users").build()?, &setup)?;
+    let output = node.ssh_as("deploy", ["sudo id -un"])?;
+    assert_eq!(output.stdout, "welcome\nroot\n");
+    assert!(output.stderr.contains("for members only"));
+    Ok(())
+}
+
+#[test]
+fn nodes_boot_side_by_side_and_know_each_other() -> Result<()> {
+    let lab = Lab::start()?;
+    let nodes = lab.nodes(&["n1", "n2", "n3"], &System::new("many").build()?)?;
+    let mut ids =
+        nodes.iter().map(|node| node.ssh(["cat", "/etc/machine-id"])?.ok()).collect::<Result<Vec<_>>>()?;
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 3);
+    let greeting = format!("exec 3<>/dev/tcp/{}/22; head -c4 <&3", nodes[2].address());
+    assert_eq!(nodes[0].enter(&format!("bash -c '{greeting}'"))?.ok()?, "SSH-");
+    Ok(())
+}
+
+#[test]
+fn nothing_stays_behind_when_a_labs_owner_is_killed() -> Result<()> {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
+    let mut owner = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args(["up", "2"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(owner.stdout.take().expect("it is piped")).lines();
+    let line = lines.next().expect("a line for each node")?;
+    let config = line.split(' ').nth(2).expect("a path").to_owned();
+    let dir = std::path::Path::new(&config).parent().expect("a directory");
+    let id = dir.file_name().expect("a name").to_string_lossy();
+    let bridge = std::path::PathBuf::from(format!("/sys/class/net/dl{id}"));
+    assert!(dir.join("n2/pid1").exists() && bridge.exists());
+
+    owner.kill()?;
+    owner.wait()?;
+    let gone = || {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        !dir.exists() && !bridge.exists() && !mounts.contains(&*dir.to_string_lossy())
+    };
+    // The one who cleans up is no child of ours.
+    for _ in 0..100 {
+        if gone() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{} or {} is still there", dir.display(), bridge.display());
+}
+
+/// Copies a closure to a node, as root over ssh.
+fn copy(lab: &Lab, node: &str, system: &str) -> Result<()> {
+    let output = std::process::Command::new("nix-copy-closure")
+        .env("NIX_SSHOPTS", format!("-F {}", lab.ssh_config().display()))
+        .args(["--to", node, system])
+        .output()?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
