@@ -65,7 +65,7 @@ impl Phase {
     ];
 
     /// The word of the journal and the metric label.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Checking => "checking",
             Self::Testing => "testing",

@@ -63,6 +63,10 @@ pub struct SourceView {
     pub fetch_error: Option<String>,
     /// When the last evaluation ended.
     pub evaluated_at: Option<Timestamp>,
+    /// Committer's times of the commits that nodes run or should run, by the short id the nodes are shown with, as far
+    /// as the clone knows them.
+    #[serde(default)]
+    pub commit_times: BTreeMap<String, Timestamp>,
 }
 
 /// Why the newest commit is not in force.
