@@ -8,6 +8,8 @@ let
   durationSyntax = "((0|[1-9][0-9]*)[smhd])+";
   inSeconds = value:
     if builtins.isInt value then value
+    else if builtins.match durationSyntax value == null
+    then throw "'${value}' is no duration; examples are 90, \"90s\", \"1m30s\", \"2h\""
     else
       builtins.foldl' (sum: part: sum + builtins.fromJSON (builtins.elemAt part 0) * seconds.${builtins.elemAt part 1}) 0
         (builtins.filter builtins.isList (builtins.split "([0-9]+)([smhd])" value));

@@ -631,3 +631,131 @@ fn what_nix_writes_is_what_driftless_reads() {
         assert_eq!(nodes.nodes.values().next().unwrap().closure_drvs.len(), 1);
     }
 }
+
+#[test]
+fn a_flake_says_what_holds_for_the_whole_fleet() {
+    let nixpkgs = our_nixpkgs();
+    let fleet = flake(&nixpkgs, "nixosConfigurations = { }; driftless.rollout = { healAfter = \"10m\"; };");
+    assert_eq!(
+        fleet.flake("names")["rollout"],
+        json!({ "maxInFlight": 5, "requireAll": false, "healAfter": 600 })
+    );
+    for (rollout, message) in [
+        ("maxInFlihgt = 2;", "unknown rollout option 'maxInFlihgt'"),
+        ("healAfter = \"soon\";", "'soon' is no duration"),
+    ] {
+        let wrong =
+            flake(&nixpkgs, &format!("nixosConfigurations = {{ }}; driftless.rollout = {{ {rollout} }};"));
+        let source = format!("path:{}", wrong.path().display());
+        refused(&wrong.manifest_of(&["--argstr", "flake", &source], &["names"]), &[message]);
+    }
+}
+
+#[test]
+fn the_project_is_a_flake_with_a_package_modules_and_a_library() {
+    let deployment = Deployment::file(&our_nixpkgs(), "{ }");
+    deployment.write(
+        "outputs.nix",
+        &format!(
+            r#"
+            let
+              pkgs = import <nixpkgs> {{ }};
+              nixpkgs = {{
+                outPath = toString <nixpkgs>;
+                legacyPackages = builtins.mapAttrs (_: _: {{
+                  callPackage = file: _: import file {{
+                    inherit (pkgs) lib git nix openssh;
+                    rustPlatform.buildRustPackage = recipe: recipe; makeWrapper = null; pkg-config = null;
+                  }};
+                }}) {{ x86_64-linux = 1; aarch64-linux = 1; }};
+              }};
+              self.inputs = {{ inherit nixpkgs; }};
+              outputs = (import {}/flake.nix).outputs {{ inherit self nixpkgs; }};
+              recipe = outputs.packages.x86_64-linux.default;
+            in {{
+              inherit (recipe) version;
+              lock = builtins.pathExists recipe.cargoLock.lockFile;
+              source = builtins.attrNames (builtins.readDir recipe.src);
+              modules = builtins.mapAttrs (_: builtins.pathExists) outputs.nixosModules;
+              nodes = (outputs.lib.deployment {{ }} ({{ ... }}: {{ nodes.web = {{ }}; }})).driftless.manifest.names;
+            }}
+            "#,
+            project().display()
+        ),
+    );
+    let output = deployment
+        .command("nix-instantiate")
+        .args(["--eval", "--strict", "--json", "--read-write-mode", "outputs.nix"])
+        .output()
+        .unwrap();
+    let outputs = parsed(&output);
+    assert_eq!(outputs["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(outputs["lock"], true);
+    assert_eq!(outputs["modules"], json!({ "default": true, "controller": true }));
+    assert_eq!(outputs["nodes"], json!(["web"]));
+    let source = outputs["source"].as_array().unwrap();
+    assert!(source.contains(&json!("src")) && !source.contains(&json!("target")));
+}
+
+#[test]
+fn the_controller_is_a_nixos_service() {
+    for nixpkgs in every_nixpkgs() {
+        let deployment = Deployment::ours(
+            &nixpkgs,
+            &format!(
+                "nodes.controller.configuration = {{ pkgs, ... }}: {{
+                   imports = [ {}/nix/module.nix ]; {BASE}
+                   services.driftless = {{
+                     enable = true; package = pkgs.writeShellScriptBin \"driftless\" \"\";
+                     settings.source = {{ url = \"https://git.example.org/infra.git\"; branch = \"main\"; }};
+                   }}; }};",
+                project().display()
+            ),
+        );
+        let output = deployment
+            .command("nix-instantiate")
+            .args(["--eval", "--strict", "--json", "--read-write-mode", "--expr"])
+            .arg(
+                "let c = (import ./deployment.nix).config.nodes.controller.configuration; in {
+                   service = c.systemd.services.driftless.serviceConfig;
+                   file = c.environment.etc.\"driftless/driftless.toml\".source;
+                   system = c.system.build.toplevel.drvPath; }",
+            )
+            .output()
+            .unwrap();
+        let controller = parsed(&output);
+        let start = controller["service"]["ExecStart"].as_str().unwrap();
+        assert!(start.ends_with("/bin/driftless run --config /etc/driftless/driftless.toml"));
+        assert_eq!(controller["service"]["StateDirectory"], "driftless");
+        assert_eq!(controller["service"]["ProtectSystem"], "strict");
+        assert!(controller["file"].as_str().unwrap().ends_with("driftless.toml"));
+    }
+}
+
+#[test]
+fn the_controllers_settings_become_its_configuration_file() {
+    let deployment = Deployment::ours(
+        &our_nixpkgs(),
+        &format!(
+            "nodes.controller.configuration = {{ pkgs, ... }}: {{
+               imports = [ {}/nix/module.nix ];
+               services.driftless = {{
+                 enable = true; package = pkgs.hello;
+                 settings.source = {{ url = \"https://git.example.org/infra.git\"; branch = \"main\"; deployment = \"deployment.nix\"; }};
+               }}; }};",
+            project().display()
+        ),
+    );
+    let built = deployment
+        .command("nix-build")
+        .args(["--no-out-link", "--expr"])
+        .arg(
+            "(import ./deployment.nix).config.nodes.controller.configuration.environment.etc.\"driftless/driftless.toml\".source",
+        )
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", stderr(&built));
+    let path = String::from_utf8(built.stdout).unwrap();
+    let file: toml::Table = fs::read_to_string(path.trim()).unwrap().parse().unwrap();
+    assert_eq!(file["source"]["branch"].as_str(), Some("main"));
+}

@@ -23,5 +23,19 @@ let
   valueOf = option:
     if option ? isOption then (option.apply or (value: value)) option.default
     else builtins.mapAttrs (_: valueOf) option;
+  options = import ../options.nix { inherit lib; hostDefault = null; };
+  valuesOf = builtins.mapAttrs (_: valueOf);
 in
-builtins.mapAttrs (_: builtins.mapAttrs (_: valueOf)) (import ../options.nix { inherit lib; hostDefault = null; })
+{
+  node = valuesOf options.node;
+  rollout = valuesOf options.rollout;
+
+  # What a format without our options says about the fleet, completed. Rust checks the types.
+  rolloutWith = given:
+    let unknown = builtins.attrNames (removeAttrs given (builtins.attrNames options.rollout)); in
+    if unknown != [ ]
+    then throw "unknown rollout option '${builtins.head unknown}'; there are ${builtins.concatStringsSep ", " (builtins.attrNames options.rollout)}"
+    else builtins.mapAttrs
+      (name: option: valueOf (option // (if given ? ${name} then { default = given.${name}; } else { })))
+      options.rollout;
+}

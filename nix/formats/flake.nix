@@ -11,8 +11,8 @@ in
   open = value: {
     format = "flake";
     names = builtins.attrNames value.nixosConfigurations;
-    # Fleet-wide options are no node's: a flake states them beside its configurations.
-    rollout = defaults.rollout // (value.driftlessRollout or { });
+    # Fleet-wide options are no node's: a flake states them beside its configurations, as `driftless.rollout`.
+    rollout = defaults.rolloutWith (value.driftless.rollout or { });
     node = name:
       let
         inherit (value.nixosConfigurations.${name}) config;

@@ -18,24 +18,33 @@ let
       order = map (builtins.mapAttrs (_: lib.mkOrder value.priority)) (pushDown value.content);
     }.${kindOf value} or [ value ];
 
-  # One definition with properties → plain definitions, each with its priority and order.
-  discharge = def:
+  # One definition with conditions → definitions with a priority each. What is under a priority is not looked at: the
+  # default of an option that somebody sets may not even evaluate.
+  prioritise = def:
     let value = def.value; in
     {
-      merge = concatMap (content: discharge (def // { value = content; })) value.contents or [ ];
+      merge = concatMap (content: prioritise (def // { value = content; })) value.contents or [ ];
       "if" =
         if !builtins.isBool value.condition then throw "a condition of `mkIf' in `${toString def.file}' is not a boolean"
-        else if value.condition then discharge (def // { value = value.content; }) else [ ];
-      override = map (inner: { inherit (value) priority; } // inner) (discharge (def // { value = value.content; }));
-      order = map (inner: { order = value.priority; } // inner) (discharge (def // { value = value.content; }));
+        else if value.condition then prioritise (def // { value = value.content; }) else [ ];
+      override = [ { inherit (def) file; inherit (value) priority; value = value.content; } ];
+    }.${kindOf value} or [ ({ priority = defaultPriority; } // def) ];
+
+  # A definition that counts → plain values, each with its order.
+  unwrap = def:
+    let value = def.value; in
+    {
+      order = map (inner: { order = value.priority; } // inner) (unwrap (def // { value = value.content; }));
+      override = unwrap (def // { value = value.content; });
+      merge = concatMap (content: unwrap (def // { value = content; })) value.contents or [ ];
+      "if" = if value.condition then unwrap (def // { value = value.content; }) else [ ];
     }.${kindOf value} or [ def ];
 
   mergeDefinitions = loc: type: defs:
     let
-      discharged = concatMap discharge defs;
-      priorityOf = def: def.priority or defaultPriority;
-      strongest = builtins.foldl' (best: def: if priorityOf def < best then priorityOf def else best) 9999 discharged;
-      winning = filter (def: priorityOf def == strongest) discharged;
+      prioritised = concatMap prioritise defs;
+      strongest = builtins.foldl' (best: def: if def.priority < best then def.priority else best) 9999 prioritised;
+      winning = concatMap unwrap (filter (def: def.priority == strongest) prioritised);
       ordered = builtins.sort (a: b: (a.order or 1000) < (b.order or 1000)) winning;
       values = map (def: { inherit (def) file value; }) ordered;
       wrong = filter (def: !(type.check def.value)) values;

@@ -12,7 +12,8 @@ in
     environment.systemPackages = mkOption { type = types.listOf types.package; default = [ ]; };
     environment.etc = mkOption {
       type = types.attrsOf (types.submodule ({ name, ... }: {
-        options.text = mkOption { type = types.lines; default = ""; };
+        options.text = mkOption { type = types.nullOr types.lines; default = null; };
+        options.source = mkOption { type = types.nullOr types.path; default = null; };
         options.mode = mkOption { type = types.str; default = "symlink"; };
       }));
       default = { };
