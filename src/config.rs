@@ -3,6 +3,7 @@
 //! Every key is documented in `deploy/driftless.example.toml`; a test keeps the two equal.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -57,8 +58,8 @@ pub struct Config {
     pub serve: ServeConfig,
 }
 
-/// The repository, branch and deployment file that are followed.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// The repository, branch and deployment file that are followed. `Debug` shows no credentials.
+#[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
     /// Anything `git fetch` understands; a local path is also watched.
@@ -190,6 +191,19 @@ impl Default for ServeConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 9737)),
             socket: PathBuf::from("/run/driftless/control.sock"),
         }
+    }
+}
+
+impl fmt::Debug for SourceConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url: _, branch, deployment, poll, timeout } = self;
+        f.debug_struct("SourceConfig")
+            .field("url", &self.display_url())
+            .field("branch", branch)
+            .field("deployment", deployment)
+            .field("poll", poll)
+            .field("timeout", timeout)
+            .finish()
     }
 }
 

@@ -1,0 +1,440 @@
+//! The Git room against real repositories: what people do to branches, and what goes wrong.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::*;
+use crate::command::{self, CommandError};
+
+/// A state directory and the place of a repository.
+struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    /// With a repository `up` that has one commit on `main`.
+    fn new() -> Self {
+        let place = Self { dir: tempfile::tempdir().unwrap() };
+        git(place.dir.path(), &["init", "-q", "-b", "main", "up"]);
+        place.commit("first");
+        place
+    }
+
+    fn up(&self) -> PathBuf {
+        self.dir.path().join("up")
+    }
+
+    fn up_git(&self, args: &[&str]) -> String {
+        git(&self.up(), args)
+    }
+
+    /// Commits a file named like the message, and gives the commit's id.
+    fn commit(&self, message: &str) -> String {
+        fs::write(self.up().join(message), message).unwrap();
+        self.up_git(&["add", "-A"]);
+        self.up_git(&["commit", "-q", "-m", message]);
+        self.up_git(&["rev-parse", "HEAD"])
+    }
+
+    fn config(&self) -> SourceConfig {
+        config(self.up().to_str().unwrap())
+    }
+
+    fn open(&self, config: &SourceConfig) -> Source {
+        Source::open(config, &self.dir.path().join("state")).unwrap()
+    }
+
+    fn source(&self) -> Source {
+        self.open(&self.config())
+    }
+}
+
+fn config(url: &str) -> SourceConfig {
+    toml::from_str(&format!("url = {url:?}\ntimeout = \"20s\"")).unwrap()
+}
+
+/// Runs git as nobody in particular, whatever the machine's own configuration says.
+fn git(at: &Path, args: &[&str]) -> String {
+    let output = Command::new("git")
+        .current_dir(at)
+        .args(args)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .envs([("GIT_AUTHOR_NAME", "Alice"), ("GIT_AUTHOR_EMAIL", "alice@example.org")])
+        .envs([("GIT_COMMITTER_NAME", "Bob"), ("GIT_COMMITTER_EMAIL", "bob@example.org")])
+        .envs([("GIT_AUTHOR_DATE", "@1700000000 +0000"), ("GIT_COMMITTER_DATE", "@1700000000 +0000")])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// All that a person would be shown.
+fn chain(error: SourceError) -> String {
+    format!("{:#}", anyhow::Error::new(error))
+}
+
+#[tokio::test]
+async fn the_first_fetch_brings_the_head_and_later_ones_its_successors() {
+    let place = Place::new();
+    let source = place.source();
+    let first = source.fetch().await.unwrap();
+    assert_eq!(first.commit.as_str(), place.up_git(&["rev-parse", "HEAD"]));
+    assert_eq!(first.tree, place.up_git(&["rev-parse", "HEAD^{tree}"]));
+    assert_eq!((first.subject.as_str(), first.author.as_str()), ("first", "Alice <alice@example.org>"));
+    assert_eq!(first.committed_at.as_second(), 1_700_000_000);
+    let id = place.commit("second");
+    let second = source.fetch().await.unwrap();
+    assert_eq!(second.commit.as_str(), id);
+    assert!(source.descends(&second.commit, &first.commit).unwrap());
+    assert!(source.descends(&first.commit, &first.commit).unwrap());
+    assert!(!source.descends(&first.commit, &second.commit).unwrap());
+    assert_eq!(source.resolve(&first.commit.as_str()[..8]).unwrap(), first);
+}
+
+#[tokio::test]
+async fn a_force_push_is_followed_and_the_former_head_stays_usable() {
+    let place = Place::new();
+    let before = place.up_git(&["rev-parse", "HEAD"]);
+    place.commit("second");
+    let source = place.source();
+    let former = source.fetch().await.unwrap();
+    place.up_git(&["reset", "-q", "--hard", &before]);
+    place.commit("other");
+    let head = source.fetch().await.unwrap();
+    assert_eq!(head.subject, "other");
+    assert!(!source.descends(&head.commit, &former.commit).unwrap());
+    git(&source.clone, &["gc", "-q", "--prune=now"]);
+    assert!(source.checkout(&former).await.unwrap().join("second").exists());
+    assert!(source.flake_url(&former).unwrap().contains(&format!("{FORMER}/{}", former.commit)));
+}
+
+#[tokio::test]
+async fn a_commit_the_clone_never_saw_is_nobodys_ancestor() {
+    let place = Place::new();
+    let source = place.source();
+    let head = source.fetch().await.unwrap();
+    let foreign: CommitId = "1234567890123456789012345678901234567890".parse().unwrap();
+    assert!(!source.descends(&head.commit, &foreign).unwrap());
+    for text in [foreign.as_str(), "main", "12", &head.tree] {
+        let error = source.resolve(text).unwrap_err();
+        assert!(matches!(error, SourceError::Unknown { .. }), "{text}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn another_branch_and_another_url_need_no_other_state() {
+    let place = Place::new();
+    place.source().fetch().await.unwrap();
+    place.up_git(&["checkout", "-q", "-b", "next/one"]);
+    place.commit("on next");
+    let mut config = place.config();
+    config.branch = "next/one".into();
+    assert_eq!(place.open(&config).fetch().await.unwrap().subject, "on next");
+    let elsewhere = Place::new();
+    elsewhere.up_git(&["commit", "-q", "--amend", "-m", "elsewhere"]);
+    config.url = format!("file://{}", elsewhere.up().display());
+    config.branch = "main".into();
+    assert_eq!(place.open(&config).fetch().await.unwrap().subject, "elsewhere");
+}
+
+#[tokio::test]
+async fn a_missing_branch_is_named_with_those_there_are() {
+    let place = Place::new();
+    place.up_git(&["branch", "develop"]);
+    let mut config = place.config();
+    config.branch = "mian".into();
+    let error = chain(place.open(&config).fetch().await.unwrap_err());
+    assert!(error.contains("no branch `mian`; it has `develop`, `main`; correct `source.branch`"), "{error}");
+    assert!(error.contains("couldn't find remote ref refs/heads/mian"), "{error}");
+}
+
+#[tokio::test]
+async fn an_empty_repository_is_not_mistaken_for_a_missing_branch() {
+    let place = Place::new();
+    git(place.dir.path(), &["init", "-q", "--bare", "empty.git"]);
+    let url = place.dir.path().join("empty.git");
+    let error = place.open(&config(url.to_str().unwrap())).fetch().await.unwrap_err();
+    assert!(matches!(error, SourceError::Empty { .. }), "{error}");
+    assert!(error.to_string().ends_with("is empty; push a first commit to its branch `main`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_repository_that_goes_and_comes_back_is_followed_again() {
+    let place = Place::new();
+    let source = place.source();
+    let first = source.fetch().await.unwrap();
+    let away = place.dir.path().join("away");
+    fs::rename(place.up(), &away).unwrap();
+    let error = source.fetch().await.unwrap_err();
+    assert!(matches!(error, SourceError::NoRepository { .. }), "{error}");
+    assert!(chain(error).contains("does not appear to be a git repository"));
+    assert_eq!(source.resolve(first.commit.as_str()).unwrap(), first);
+    assert!(source.checkout(&first).await.unwrap().join("first").exists());
+    fs::rename(&away, place.up()).unwrap();
+    let id = place.commit("second");
+    assert_eq!(source.fetch().await.unwrap().commit.as_str(), id);
+}
+
+#[tokio::test]
+async fn a_repository_of_another_user_is_read() {
+    let place = Place::new();
+    let owned = Command::new("chown").args(["-R", "65534"]).arg(place.up()).status().unwrap();
+    assert!(owned.success(), "this test gives a repository away, which needs root");
+    for url in [place.up().display().to_string(), format!("file://{}/.git", place.up().display())] {
+        assert_eq!(place.open(&config(&url)).fetch().await.unwrap().subject, "first");
+    }
+}
+
+#[tokio::test]
+async fn credentials_appear_nowhere() {
+    let place = Place::new();
+    // Nothing listens on port 1: the fetch fails while git quotes the URL.
+    let config = config("https://bot:hunter2secret@127.0.0.1:1/infra.git");
+    assert_eq!(config.display_url(), "https://***@127.0.0.1:1/infra.git");
+    let error = place.open(&config).fetch().await.unwrap_err();
+    assert!(matches!(error, SourceError::Fetch { .. }), "{error}");
+    let shown = format!("{error:?} {config:?}") + &chain(error);
+    assert!(shown.contains("127.0.0.1:1"), "{shown}");
+    assert!(!shown.contains("hunter2secret") && !shown.contains("bot"), "{shown}");
+    let kept = fs::read_to_string(place.dir.path().join("state/source.git/config")).unwrap();
+    assert!(!kept.contains("hunter2secret"), "{kept}");
+}
+
+#[tokio::test]
+async fn a_url_cannot_name_a_program_to_run() {
+    let place = Place::new();
+    let mark = place.dir.path().join("ran");
+    let error = place.open(&config(&format!("ext::touch {}", mark.display()))).fetch().await.unwrap_err();
+    assert!(chain(error).contains("transport 'ext' not allowed"));
+    assert!(!mark.exists());
+}
+
+#[test]
+fn a_branch_name_cannot_be_a_refspec() {
+    let place = Place::new();
+    for branch in ["main:refs/heads/x", "*", "", "a b"] {
+        let mut config = place.config();
+        config.branch = branch.into();
+        let error = Source::open(&config, &place.dir.path().join("state")).unwrap_err();
+        assert!(matches!(error, SourceError::BranchName { .. }), "{branch}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_machine_without_git_is_told_to_install_it() {
+    let place = Place::new();
+    let mut absent = command::command("git");
+    absent.env("PATH", "/no/such/directory");
+    let failed = command::run(absent, Duration::from_secs(5)).await.unwrap_err();
+    assert!(matches!(failed, CommandError::Start { .. }), "{failed}");
+    let error = place.source().explained(failed).await;
+    assert!(error.to_string().contains("the program `git` was not found; install it"), "{error}");
+}
+
+#[tokio::test]
+async fn a_fetch_that_takes_too_long_is_killed() {
+    let place = Place::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = config(&format!("http://{}/infra.git", listener.local_addr().unwrap()));
+    config.timeout = Duration::from_millis(300);
+    // The connection is made by the kernel; nobody ever answers.
+    let error = place.open(&config).fetch().await.unwrap_err();
+    assert!(matches!(error, SourceError::Deadline { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn what_a_killed_fetch_left_does_not_stop_the_next() {
+    let place = Place::new();
+    let source = place.source();
+    let lock = source.clone.join(format!("{HEAD}.lock"));
+    fs::create_dir_all(lock.parent().unwrap()).unwrap();
+    let file = fs::File::create(&lock).unwrap();
+    let error = source.fetch().await.unwrap_err();
+    assert!(chain(error).contains("File exists"));
+    file.set_modified(std::time::SystemTime::now() - Duration::from_secs(60)).unwrap();
+    source.fetch().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_checkout_is_the_tree_and_nothing_else() {
+    let place = Place::new();
+    fs::create_dir_all(place.up().join("nodes/web")).unwrap();
+    fs::write(place.up().join("nodes/web/run"), "#!/bin/sh\n").unwrap();
+    fs::set_permissions(place.up().join("nodes/web/run"), fs::Permissions::from_mode(0o755)).unwrap();
+    symlink("nodes/web/run", place.up().join("link")).unwrap();
+    fs::write(place.up().join(".gitattributes"), "* text eol=crlf\nfirst filter=lfs\n").unwrap();
+    place.commit("tree");
+    let source = place.source();
+    let head = source.fetch().await.unwrap();
+    let at = source.checkout(&head).await.unwrap();
+    assert_eq!(at.file_name().unwrap().to_str().unwrap(), head.commit.as_str());
+    assert_eq!(fs::metadata(at.join("nodes/web/run")).unwrap().mode() & 0o777, 0o755);
+    assert_eq!(fs::metadata(at.join("first")).unwrap().mode() & 0o777, 0o644);
+    assert_eq!(fs::read_to_string(at.join("nodes/web/run")).unwrap(), "#!/bin/sh\n");
+    assert_eq!(fs::read_link(at.join("link")).unwrap(), Path::new("nodes/web/run"));
+    assert!(!at.join(".git").exists());
+
+    let inode = fs::metadata(&at).unwrap().ino();
+    source.checkout(&head).await.unwrap();
+    assert_eq!(fs::metadata(&at).unwrap().ino(), inode, "an intact checkout is used again");
+    fs::write(at.join("first"), "").unwrap();
+    fs::write(at.join("result"), "left by somebody").unwrap();
+    source.checkout(&head).await.unwrap();
+    assert_eq!(fs::read_to_string(at.join("first")).unwrap(), "first");
+    assert!(!at.join("result").exists());
+}
+
+#[tokio::test]
+async fn only_the_checkouts_used_last_are_kept() {
+    let place = Place::new();
+    let source = place.source();
+    let mut revisions = Vec::new();
+    for message in ["a", "b", "c", "d"] {
+        place.commit(message);
+        revisions.push(source.fetch().await.unwrap());
+        source.checkout(revisions.last().unwrap()).await.unwrap();
+        source.checkout(&revisions[0]).await.unwrap();
+    }
+    let mut kept: Vec<String> = fs::read_dir(&source.checkouts)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    kept.sort();
+    let mut expected: Vec<String> = [0, 2, 3].map(|at: usize| revisions[at].commit.to_string()).into();
+    expected.sort();
+    assert_eq!(kept, expected);
+}
+
+#[tokio::test]
+async fn a_submodule_is_an_empty_directory() {
+    let place = Place::new();
+    let id = place.up_git(&["rev-parse", "HEAD"]);
+    place.up_git(&["update-index", "--add", "--cacheinfo", &format!("160000,{id},vendor/module")]);
+    place.up_git(&["commit", "-q", "-m", "with a submodule"]);
+    let source = place.source();
+    let head = source.fetch().await.unwrap();
+    for _ in 0..2 {
+        let at = source.checkout(&head).await.unwrap();
+        assert_eq!(fs::read_dir(at.join("vendor/module")).unwrap().count(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_tree_cannot_write_outside_of_its_checkout() {
+    let place = Place::new();
+    let source = place.source();
+    source.fetch().await.unwrap();
+    // Neither git nor libgit2 makes such a tree; whoever pushes one has written the object by hand.
+    let repository = source.repository().unwrap();
+    let blob = repository.blob(b"evil").unwrap();
+    let tree = [b"100644 ../../evil\0".as_slice(), blob.as_bytes()].concat();
+    let tree = repository.odb().unwrap().write(git2::ObjectType::Tree, &tree).unwrap();
+    let text = format!("tree {tree}\nauthor a <a> 0 +0000\ncommitter a <a> 0 +0000\n\nevil\n");
+    let commit = repository.odb().unwrap().write(git2::ObjectType::Commit, text.as_bytes()).unwrap();
+    let evil = source.resolve(&commit.to_string()).unwrap();
+    let error = source.checkout(&evil).await.unwrap_err();
+    assert!(!place.dir.path().join("state/evil").exists());
+    assert!(matches!(error, SourceError::Entry { .. } | SourceError::Clone { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn nix_reads_head_and_former_heads_as_flakes() {
+    let place = Place::new();
+    fs::write(place.up().join("flake.nix"), "{ outputs = { self }: { rev = self.rev; }; }").unwrap();
+    place.commit("flake");
+    let source = place.source();
+    let former = source.fetch().await.unwrap();
+    place.up_git(&["commit", "-q", "--amend", "-m", "rewritten"]);
+    let head = source.fetch().await.unwrap();
+    for revision in [head, former] {
+        let mut nix = command::command("nix-instantiate");
+        nix.env("NIX_CONFIG", "build-users-group =\nsandbox = false\nsubstitute = false\nexperimental-features = nix-command flakes")
+            .env("XDG_CACHE_HOME", place.dir.path().join("cache"));
+        let flake = source.flake_url(&revision).unwrap();
+        nix.args(["--eval", "--expr", &format!("(builtins.getFlake \"{flake}\").rev")]);
+        let said = command::run(nix, Duration::from_secs(60)).await.unwrap().text();
+        assert_eq!(said.trim(), format!("\"{}\"", revision.commit));
+    }
+}
+
+/// Watches, does something, and waits for the wake-up.
+async fn wakes_within_a_second(url: &str, act: impl FnOnce()) {
+    let wake = Arc::new(Notify::new());
+    let _watch = watch(url, wake.clone()).unwrap().expect("a local path is watched");
+    assert!(timeout(Duration::from_millis(1_500), wake.notified()).await.is_err(), "woken by nothing");
+    act();
+    timeout(Duration::from_secs(1), wake.notified()).await.expect("woken within a second");
+}
+
+#[tokio::test]
+async fn a_commit_wakes_the_watch_within_a_second() {
+    let place = Place::new();
+    wakes_within_a_second(place.up().to_str().unwrap(), || drop(place.commit("second"))).await;
+}
+
+#[tokio::test]
+async fn a_commit_to_packed_branches_of_a_bare_repository_wakes_the_watch() {
+    let place = Place::new();
+    git(place.dir.path(), &["clone", "-q", "--bare", "up", "bare.git"]);
+    let bare = place.dir.path().join("bare.git");
+    git(&bare, &["pack-refs", "--all"]);
+    place.commit("second");
+    let url = format!("file://{}", bare.display());
+    wakes_within_a_second(&url, || drop(place.up_git(&["push", "-q", "../bare.git", "main"]))).await;
+    wakes_within_a_second(&url, || drop(git(&bare, &["pack-refs", "--all"]))).await;
+    let source = place.open(&config(&url));
+    assert_eq!(source.fetch().await.unwrap().subject, "second");
+}
+
+#[tokio::test]
+async fn a_commit_in_a_linked_work_tree_wakes_the_watch() {
+    let place = Place::new();
+    place.up_git(&["worktree", "add", "-q", "-b", "side", "../linked"]);
+    let linked = place.dir.path().join("linked");
+    wakes_within_a_second(linked.to_str().unwrap(), || {
+        git(&linked, &["commit", "-q", "--allow-empty", "-m", "in the linked one"]);
+    })
+    .await;
+    let mut config = config(linked.to_str().unwrap());
+    config.branch = "side".into();
+    assert_eq!(place.open(&config).fetch().await.unwrap().subject, "in the linked one");
+}
+
+#[tokio::test]
+async fn our_own_fetch_does_not_wake_us() {
+    let place = Place::new();
+    let source = place.source();
+    let wake = Arc::new(Notify::new());
+    let _watch = watch(place.up().to_str().unwrap(), wake.clone()).unwrap();
+    source.fetch().await.unwrap();
+    assert!(timeout(Duration::from_millis(500), wake.notified()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_repository_that_is_replaced_is_watched_again() {
+    let place = Place::new();
+    let wake = Arc::new(Notify::new());
+    let _watch = watch(place.up().to_str().unwrap(), wake.clone()).unwrap();
+    fs::rename(place.up(), place.dir.path().join("old")).unwrap();
+    git(place.dir.path(), &["clone", "-q", "old", "up"]);
+    timeout(Duration::from_secs(5), wake.notified()).await.expect("woken by the return");
+    while timeout(Duration::from_millis(1_500), wake.notified()).await.is_ok() {}
+    place.commit("after the return");
+    timeout(Duration::from_secs(1), wake.notified()).await.expect("woken by the commit");
+}
+
+#[tokio::test]
+async fn a_remote_url_is_not_watched() {
+    let wake = Arc::new(Notify::new());
+    assert!(watch("git@git.example.org:infra.git", wake.clone()).unwrap().is_none());
+    assert!(watch("https://git.example.org/infra.git", wake).unwrap().is_none());
+}
