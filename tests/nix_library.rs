@@ -759,3 +759,37 @@ fn the_controllers_settings_become_its_configuration_file() {
     let file: toml::Table = fs::read_to_string(path.trim()).unwrap().parse().unwrap();
     assert_eq!(file["source"]["branch"].as_str(), Some("main"));
 }
+
+// What the lab and the demo rely on: a deployment, written as for NixOS, gives systems that lab nodes can run.
+#[test]
+fn the_test_nixpkgs_builds_systems_for_lab_nodes() {
+    let deployment = Deployment::ours(
+        &our_nixpkgs(),
+        "nodes.web.configuration = { pkgs, ... }: {
+           networking.hostName = \"web\"; environment.etc.motd.text = \"hello\"; environment.systemPackages = [ pkgs.htop ];
+           systemd.services.web = { wantedBy = [ \"multi-user.target\" ]; script = \"exec sleep infinity\"; };
+           systemd.services.later.serviceConfig.ExecStart = \"/bin/true\";
+           specialisation.quiet.configuration.lab.text = \"quiet\";
+           lab.text = \"two\"; lab.faults = { killSsh = true; slow = 3; hang = false; }; };",
+    );
+    let built = deployment
+        .command("nix-build")
+        .args(["--no-out-link", "--expr"])
+        .arg("(import ./deployment.nix).config.nodes.web.configuration.system.build.toplevel")
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", stderr(&built));
+    let toplevel = PathBuf::from(String::from_utf8(built.stdout).unwrap().trim());
+    let read = |name: &str| fs::read_to_string(toplevel.join(name)).unwrap();
+    assert!(toplevel.join("bin/switch-to-configuration").exists());
+    assert!(toplevel.join("sw/bin/htop").exists());
+    assert_eq!(read("etc/motd"), "hello");
+    assert_eq!(read("etc/lab-text"), "two");
+    assert_eq!(read("specialisation/quiet/etc/lab-text"), "quiet");
+    assert_eq!(read("lab/start").trim(), "web.service");
+    assert!(read("etc/systemd/system/web.service").contains("ExecStart=/nix/store/"));
+    assert!(read("etc/systemd/system/later.service").contains("ExecStart=/bin/true"));
+    assert_eq!(read("lab/faults/killSsh"), "1");
+    assert_eq!(read("lab/faults/slow"), "3");
+    assert!(!toplevel.join("lab/faults/hang").exists());
+}

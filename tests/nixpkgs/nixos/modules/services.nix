@@ -1,7 +1,30 @@
 # The parts of NixOS that deployments in tests set; what a service is made of is passed on unread.
-{ lib, ... }:
+{ lib, config, pkgs, ... }:
 let
   inherit (lib) mkOption mkEnableOption types;
+
+  services = lib.filterAttrs (_: service: service.enable) config.systemd.services;
+  line = name: value:
+    if builtins.isList value then lib.concatMapStrings (line name) value
+    else "${name}=${if builtins.isBool value then lib.boolToString value else toString value}\n";
+  section = name: settings: "[${name}]\n" + lib.concatStrings (lib.mapAttrsToList line settings);
+  words = list: lib.optionalAttrs (list != [ ]);
+  unitText = name: service:
+    section "Unit"
+      ({ Description = if service.description != "" then service.description else name; }
+        // words service.after { After = toString service.after; }
+        // words service.before { Before = toString service.before; }
+        // words service.wants { Wants = toString service.wants; }
+        // words service.requires { Requires = toString service.requires; }
+        // service.unitConfig)
+    + section "Service"
+      ({
+        Environment = lib.mapAttrsToList (n: v: "\"${n}=${toString v}\"") (lib.filterAttrs (_: v: v != null)
+          ({ PATH = "${lib.concatMapStrings (p: "${lib.getBin p}/bin:") service.path}/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin"; } // service.environment));
+      }
+        // lib.optionalAttrs (service.script != "") { ExecStart = toString (pkgs.writeShellScript "unit-script-${name}" "set -e\n${service.script}"); }
+        // service.serviceConfig)
+    + lib.optionalString (service.wantedBy != [ ]) (section "Install" { WantedBy = toString service.wantedBy; });
 in
 {
   options = {
@@ -27,6 +50,10 @@ in
       }));
       default = { };
     };
+    # What becomes of the services: the text of each unit, and those that activation starts.
+    systemd.units = mkOption { type = types.attrsOf types.str; default = { }; };
+    systemd.startUnits = mkOption { type = types.listOf types.str; default = [ ]; };
+
     services.openssh.enable = mkEnableOption "the SSH daemon";
     users.users = mkOption { type = types.attrsOf types.anything; default = { }; };
     users.groups = mkOption { type = types.attrsOf types.anything; default = { }; };
@@ -35,5 +62,11 @@ in
     boot.loader = mkOption { type = types.anything; default = { }; };
     boot.isContainer = mkOption { type = types.bool; default = false; };
     fileSystems = mkOption { type = types.attrsOf types.anything; default = { }; };
+  };
+
+  config.systemd = {
+    units = lib.mapAttrs' (name: service: lib.nameValuePair "${name}.service" (unitText name service)) services;
+    startUnits = map (name: "${name}.service")
+      (builtins.filter (name: services.${name}.wantedBy != [ ]) (builtins.attrNames services));
   };
 }
