@@ -1,8 +1,10 @@
 //! driftless keeps a fleet of NixOS machines equal to a Git branch.
 
+pub mod cli;
 pub mod command;
 pub mod config;
 pub mod model;
 pub mod plan;
+pub mod report;
 pub mod serve;
 pub mod source;

@@ -21,5 +21,9 @@ pub mod observed;
 pub mod decision;
 pub mod drift;
 pub mod snapshot;
+pub mod spoken;
+
+#[cfg(test)]
+pub(crate) mod sample;
 
 pub use parsed::ParseError;

@@ -1,0 +1,52 @@
+use super::*;
+use crate::model::sample;
+use crate::model::snapshot::{Blocked, BlockedReason};
+
+fn shown(snapshot: &Snapshot) -> String {
+    anstream::adapter::strip_str(&text(snapshot, sample::now(), None)).to_string()
+}
+
+#[test]
+fn the_reason_is_always_there_in_one_sentence() {
+    insta::assert_snapshot!(shown(&sample::fleet()));
+}
+
+#[test]
+fn a_narrow_terminal_cuts_the_reason_and_nothing_else() {
+    let text = text(&sample::fleet(), sample::now(), Some(80));
+    let text = anstream::adapter::strip_str(&text).to_string();
+    let longest = text.lines().skip(2).map(|line| line.chars().count()).max().unwrap();
+    assert_eq!(longest, 80, "{text}");
+}
+
+#[test]
+fn a_commit_that_is_not_in_force_says_why() {
+    let mut snapshot = sample::fleet();
+    snapshot.source.blocked =
+        Some(Blocked { reason: BlockedReason::EvalFailed, message: "error: syntax error".into() });
+    snapshot.source.fetch_error = Some("Could not resolve host: git.example.org".into());
+    snapshot.ready = Ready::Starting;
+    snapshot.nodes.clear();
+    insta::assert_snapshot!(shown(&snapshot));
+}
+
+#[test]
+fn a_fleet_from_a_file_names_builds_where_it_has_no_commits() {
+    let mut snapshot = sample::quiet();
+    snapshot.source.branch = String::new();
+    snapshot.source.url = "./deployment.nix".into();
+    snapshot.source.head = None;
+    snapshot.source.last_good = None;
+    for node in snapshot.nodes.values_mut() {
+        node.desired_revision = None;
+        node.running_revision = None;
+    }
+    insta::assert_snapshot!(shown(&snapshot));
+}
+
+#[test]
+fn the_json_is_the_snapshot_itself() {
+    let snapshot = sample::fleet();
+    let json = serde_json::to_string(&snapshot).unwrap();
+    assert_eq!(serde_json::from_str::<Snapshot>(&json).unwrap(), snapshot);
+}
