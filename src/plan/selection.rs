@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+use super::glob;
 use crate::model::name::{NodeName, Tag};
 
 /// How many names an error lists before it says "and N more".
@@ -102,8 +103,8 @@ impl fmt::Display for Term {
 impl Term {
     fn matches(&self, node: &NodeName, tags: &BTreeSet<Tag>) -> bool {
         match self {
-            Self::Name(pattern) => glob(pattern, node.as_str()),
-            Self::Tag(pattern) => tags.iter().any(|tag| glob(pattern, tag.as_str())),
+            Self::Name(pattern) => glob::matches(pattern, node.as_str()),
+            Self::Tag(pattern) => tags.iter().any(|tag| glob::matches(pattern, tag.as_str())),
         }
     }
 }
@@ -148,29 +149,6 @@ impl Known {
             tags: tags.into_iter().map(|tag| format!("@{tag}")).collect(),
         }
     }
-}
-
-/// `*` is any text, `?` any one character. Linear in practice: only the last star is ever tried again.
-fn glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
-    let (mut p, mut t) = (0, 0);
-    let mut star = None;
-    while t < text.len() {
-        if pattern.get(p) == Some(&b'*') {
-            star = Some((p, t));
-            p += 1;
-        } else if pattern.get(p).is_some_and(|&c| c == b'?' || c == text[t]) {
-            p += 1;
-            t += 1;
-        } else if let Some((at, from)) = star {
-            star = Some((at, from + 1));
-            p = at + 1;
-            t = from + 1;
-        } else {
-            return false;
-        }
-    }
-    pattern[p..].iter().all(|&c| c == b'*')
 }
 
 #[cfg(test)]
@@ -235,7 +213,7 @@ mod tests {
             ("**", "", true),
             ("w?b", "wb", false),
         ] {
-            assert_eq!(glob(pattern, text), matches, "{pattern} {text}");
+            assert_eq!(glob::matches(pattern, text), matches, "{pattern} {text}");
         }
     }
 }

@@ -1,0 +1,118 @@
+//! When a failure that may pass is tried again: 30 s, doubled by each further failure, at most 1 h.
+//!
+//! Counted from the node's journal and from the attempts that did not get as far as the journal. Keeps no count itself.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{history, later};
+use crate::model::journal::Entry;
+use crate::model::observed::{Attempt, NodeState};
+use crate::model::store_path::StorePath;
+
+/// The wait after the first failure.
+pub const FIRST: Duration = Duration::from_secs(30);
+/// No wait is longer.
+pub const LONGEST: Duration = Duration::from_secs(3600);
+/// A node's clock this close to ours is taken as right: two reads of it differ by the way to the node, and a time that
+/// moved with every read would be news in every pass.
+const TOLERATED_SKEW: SignedDuration = SignedDuration::from_secs(30);
+
+/// The failures in a row of one toplevel on one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failures {
+    /// How many; never 0.
+    pub count: u32,
+    /// The newest one, by the controller's clock.
+    pub last: Timestamp,
+    /// What went wrong then, one sentence.
+    pub error: String,
+}
+
+impl Failures {
+    /// The first moment at which it may be tried again.
+    pub fn retry_at(&self) -> Timestamp {
+        later(self.last, delay(self.count))
+    }
+}
+
+/// The wait after so many failures in a row.
+pub fn delay(failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(31);
+    FIRST.saturating_mul(1 << doublings).min(LONGEST)
+}
+
+/// The failures in a row of `toplevel`, by the node's journal as read at `seen_at` and by the attempts from here.
+pub fn failures(
+    toplevel: &StorePath,
+    state: &NodeState,
+    seen_at: Timestamp,
+    attempt: Option<&Attempt>,
+) -> Option<Failures> {
+    let ours = |entry: &Entry| our_time(entry.finished.unwrap_or(entry.started), state.clock, seen_at);
+    let mut all = history::failures(toplevel, state).filter(|entry| !entry.is_final_failure());
+    let switch = all.next().map(|newest| Failures {
+        count: 1 + u32::try_from(all.count()).unwrap_or(u32::MAX - 1),
+        last: ours(newest),
+        error: sentence(newest),
+    });
+    let installed = history::newest_success(toplevel, state);
+    let attempt = attempt
+        .filter(|attempt| attempt.toplevel == *toplevel && attempt.failures > 0)
+        .filter(|attempt| installed.is_none_or(|entry| ours(entry) < attempt.last))
+        .map(|attempt| Failures {
+            count: attempt.failures,
+            last: attempt.last,
+            error: attempt.error.clone(),
+        });
+    match (switch, attempt) {
+        (Some(one), Some(other)) => {
+            let count = one.count.saturating_add(other.count);
+            let newest = if one.last > other.last { one } else { other };
+            Some(Failures { count, ..newest })
+        }
+        (one, other) => one.or(other),
+    }
+}
+
+/// A time of the node's clock as a time of ours.
+fn our_time(time: Timestamp, clock: Option<Timestamp>, seen_at: Timestamp) -> Timestamp {
+    let Some(clock) = clock else { return time };
+    let ahead = clock.duration_since(seen_at);
+    if ahead.abs() <= TOLERATED_SKEW {
+        return time;
+    }
+    time.checked_sub(ahead).unwrap_or(seen_at)
+}
+
+fn sentence(entry: &Entry) -> String {
+    match (entry.cause, entry.detail.as_str()) {
+        (Some(cause), "") => cause.sentence().to_owned(),
+        (Some(cause), detail) => format!("{}: {detail}", cause.sentence()),
+        (None, "") => "the switch did not succeed".to_owned(),
+        (None, detail) => detail.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_an_hour() {
+        let waits: Vec<u64> =
+            [0, 1, 2, 3, 7, 8, 9, 40, u32::MAX].into_iter().map(|n| delay(n).as_secs()).collect();
+        assert_eq!(waits, [30, 30, 60, 120, 1920, 3600, 3600, 3600, 3600]);
+    }
+
+    #[test]
+    fn a_node_whose_clock_is_years_off_is_retried_as_any_other() {
+        let seen: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        for clock in ["1970-01-01T00:10:00Z", "2044-01-01T00:10:00Z"] {
+            let clock: Timestamp = clock.parse().unwrap();
+            let finished = clock - SignedDuration::from_secs(90);
+            assert_eq!(our_time(finished, Some(clock), seen), seen - SignedDuration::from_secs(90));
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! In which ways a node differs from what it should be. Looks at one fresh state; decides nothing.
+//!
+//! The goal says which system counts: what runs (`switch`, `test`) or what the next boot starts (`boot`).
+
+use std::collections::BTreeSet;
+
+use super::{glob, history};
+use crate::model::drift::DriftKind;
+use crate::model::node::{Goal, NodeSpec};
+use crate::model::observed::NodeState;
+use crate::model::store_path::StorePath;
+
+/// Whether the node is where its goal wants it: nothing that a switch could do is left.
+pub fn is_installed(toplevel: &StorePath, goal: Goal, state: &NodeState) -> bool {
+    let runs = !goal.activates() || state.running == *toplevel;
+    let boots = !goal.persists() || state.boot_default.as_ref() == Some(toplevel);
+    runs && boots
+}
+
+/// Every kind in which the node differs. Never call it with the kept state of an unreachable node.
+pub fn kinds(desired: Option<&StorePath>, spec: &NodeSpec, state: &NodeState) -> BTreeSet<DriftKind> {
+    let mut kinds = BTreeSet::new();
+    let counts = match spec.goal {
+        Goal::Switch | Goal::Test => &state.running,
+        Goal::Boot => state.boot_default.as_ref().unwrap_or(&state.running),
+    };
+    if desired.is_some_and(|desired| desired != counts) {
+        let ours = history::was_installed(counts, state);
+        kinds.insert(if ours { DriftKind::Outdated } else { DriftKind::Diverged });
+    }
+    if is_unpersisted(spec.goal, state) {
+        kinds.insert(DriftKind::Unpersisted);
+    }
+    if needs_reboot(spec.goal, state) {
+        kinds.insert(DriftKind::RebootRequired);
+    }
+    if !failed_units(spec, state).is_empty() {
+        kinds.insert(DriftKind::Degraded);
+    }
+    kinds
+}
+
+/// The failed units that count.
+pub fn failed_units(spec: &NodeSpec, state: &NodeState) -> Vec<String> {
+    let ignored = |unit: &str| spec.ignore_units.iter().any(|pattern| glob::matches(pattern, unit));
+    state.failed_units.iter().filter(|unit| !ignored(unit)).cloned().collect()
+}
+
+/// With the other goals, running and boot default differ because the deployment says so.
+fn is_unpersisted(goal: Goal, state: &NodeState) -> bool {
+    match goal {
+        Goal::Switch => state.boot_default.as_ref() != Some(&state.running),
+        Goal::Boot | Goal::Test => false,
+    }
+}
+
+/// Kernel, initrd and modules are loaded once per boot; systemd re-executes itself and needs no reboot.
+fn needs_reboot(goal: Goal, state: &NodeState) -> bool {
+    let kernel = &state.kernel;
+    let known = !kernel.booted.is_empty() && !kernel.running.is_empty();
+    let waits_for_boot = match goal {
+        Goal::Boot => state.boot_default.as_ref().is_some_and(|next| *next != state.running),
+        Goal::Switch | Goal::Test => false,
+    };
+    waits_for_boot || (known && kernel.booted != kernel.running)
+}

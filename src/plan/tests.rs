@@ -1,0 +1,201 @@
+//! Behaviour of `plan`: tables of single questions here, properties over random fleets and histories beside it.
+
+mod properties;
+mod simulation;
+mod views;
+mod world;
+
+use std::time::Duration;
+
+use super::*;
+use crate::model::journal::{Cause, Outcome};
+use crate::model::node::Goal;
+use crate::model::release::Progress;
+use world::{World, at, fleet, node, switch, system};
+
+/// The decision for the only node of a world.
+fn only(world: &World) -> Decision {
+    let plan = world.plan();
+    assert_eq!(plan.decisions.len(), 1);
+    plan.decisions.into_values().next().unwrap()
+}
+
+fn reason(world: &World) -> &'static str {
+    only(world).as_str()
+}
+
+#[test]
+fn a_new_release_is_deployed_at_once() {
+    let world = fleet([node("web1").running("old").wants("new")]);
+    assert_eq!(
+        only(&world),
+        Action::Deploy { toplevel: system("new"), expected: system("old"), goal: Goal::Switch }.into()
+    );
+    assert_eq!(world.plan().look_again_at, None);
+}
+
+#[test]
+fn what_runs_and_boots_the_wanted_system_is_in_sync() {
+    let world = fleet([node("web1").running("new").wants("new")]);
+    assert_eq!(only(&world), Decision::InSync);
+    for (goal, running, boots, expected) in [
+        (Goal::Switch, "new", "old", "act"),
+        (Goal::Switch, "old", "new", "act"),
+        (Goal::Test, "new", "old", "in-sync"),
+        (Goal::Test, "old", "new", "act"),
+        (Goal::Boot, "new", "old", "act"),
+        (Goal::Boot, "old", "new", "reboot-required"),
+        (Goal::Boot, "new", "new", "in-sync"),
+    ] {
+        let world = fleet([node("web1").running(running).boots(boots).wants("new").goal(goal)]);
+        assert_eq!(reason(&world), expected, "{goal:?}: runs {running}, boots {boots}");
+    }
+}
+
+#[test]
+fn the_first_question_that_stands_in_the_way_is_the_answer() {
+    let differs = || node("web1").running("old").wants("new");
+    for (built, expected) in [
+        (differs().in_flight(), "in-flight"),
+        (differs().in_flight().unreachable(), "in-flight"),
+        (differs().no_host(), "no-host"),
+        (node("web1").wants("new"), "not-observed"),
+        (differs().unreachable(), "unreachable"),
+        (differs().unreachable().entry(switch("new").live()), "unreachable"),
+        (differs().is_machine('a').must_be_machine('b'), "wrong-machine"),
+        (differs().must_be_machine('b'), "wrong-machine"),
+        (differs().is_machine('a').must_be_machine('b').entry(switch("new").live()), "wrong-machine"),
+        (differs().is_machine('b').must_be_machine('b'), "act"),
+        (differs().entry(switch("new").live()).suspended(), "act"),
+        (differs().entry(switch("new").live().by("alice@laptop")), "busy"),
+        (differs().progress(Progress::Evaluating), "evaluating"),
+        (differs().progress(Progress::Building), "building"),
+        (differs().progress(Progress::NotEvaluated { error: "e".into() }), "not-evaluated"),
+        (differs().progress(Progress::NotBuilt { error: "e".into() }), "not-built"),
+        (differs().suspended(), "suspended"),
+        (node("web1").running("new").wants("new").suspended(), "in-sync"),
+        (differs().pinned(PinEnd::At(at(1))), "pinned"),
+        (differs().pinned(PinEnd::At(at(0))), "act"),
+        (differs().pinned(PinEnd::NextRelease(system("new"))), "pinned"),
+        (differs().pinned(PinEnd::NextRelease(system("old"))), "act"),
+        (node("web1").running("new").wants("new").failed("nginx.service"), "degraded"),
+        (node("web1").running("new").wants("new").failed("nginx.service").ignores("ngin?.*"), "in-sync"),
+        (node("web1").running("new").wants("new").other_kernel_booted(), "reboot-required"),
+        (differs().other_kernel_booted().failed("nginx.service"), "act"),
+    ] {
+        assert_eq!(reason(&fleet([built.clone()])), expected, "{built:?}");
+    }
+}
+
+#[test]
+fn a_waiting_switch_of_a_controller_is_attached_to_before_anything_is_evaluated() {
+    let waiting =
+        node("web1").running("old").entry(switch("new").live().by("controller@infra")).unevaluated();
+    assert!(is_attach(&only(&fleet([waiting]))));
+}
+
+#[test]
+fn a_node_that_does_not_build_is_healed_to_its_last_good_system_and_held_there() {
+    let broken =
+        || node("web1").wants("new").last_good("good").progress(Progress::NotBuilt { error: "e".into() });
+    let world = fleet([broken().running("old")]);
+    assert!(
+        matches!(only(&world), Decision::Act { action: Action::Deploy { toplevel, .. } } if toplevel == system("good"))
+    );
+    assert_eq!(reason(&fleet([broken().running("good")])), "not-built");
+}
+
+#[test]
+fn one_broken_node_holds_the_release_only_where_all_are_required() {
+    let broken =
+        node("a").running("good").last_good("good").progress(Progress::NotEvaluated { error: "e".into() });
+    let changed = node("b").running("old").last_good("old").wants("new");
+    let unchanged = node("c").running("same").last_good("same").wants("same");
+    let strayed = node("d").running("stray").last_good("old").wants("new");
+    let world = fleet([broken, changed, unchanged, strayed]);
+    assert_eq!(world.words(), ["not-evaluated", "act", "in-sync", "act"]);
+
+    let world = world.require_all();
+    assert_eq!(world.words(), ["not-evaluated", "release-incomplete", "in-sync", "act"]);
+    let Decision::Act { action: Action::Deploy { toplevel, .. } } = world.decision("d") else {
+        panic!("d heals")
+    };
+    assert_eq!(toplevel, system("old"), "the release before stays in force");
+}
+
+#[test]
+fn a_failure_that_would_repeat_itself_is_not_tried_again_until_forgiven_or_superseded() {
+    let failed = |cause| switch("new").ended(Outcome::RolledBack, cause);
+    for (entry, expected) in [
+        (failed(Some(Cause::Contact)), "given-up"),
+        (failed(None), "given-up"),
+        (failed(Some(Cause::Contact)).forgiven(), "act"),
+        (failed(Some(Cause::Silence)), "backoff"),
+        (switch("new").ended(Outcome::RollbackFailed, Some(Cause::Silence)), "given-up"),
+        (switch("new").ended(Outcome::CommitFailed, Some(Cause::Commit)), "given-up"),
+        (switch("new").ended(Outcome::Interrupted, Some(Cause::Killed)), "backoff"),
+        (switch("new").ended(Outcome::Interfered, Some(Cause::Foreign)), "backoff"),
+        (switch("newer").ended(Outcome::RolledBack, Some(Cause::Contact)), "act"),
+    ] {
+        let world = fleet([node("web1").running("old").wants("new").entry(entry.clone())]);
+        assert_eq!(reason(&world), expected, "{entry:?}");
+    }
+}
+
+#[test]
+fn waits_grow_with_every_failure_in_a_row_and_begin_anew_after_a_success() {
+    let killed = |ago: i64| switch("new").ended(Outcome::Interrupted, Some(Cause::Killed)).finished(-ago);
+    let failures = |entries: &[i64]| {
+        entries.iter().fold(node("web1").running("old").wants("new"), |node, ago| node.entry(killed(*ago)))
+    };
+    let until = |world: &World| match only(world) {
+        Decision::Hold { hold: Hold::Backoff { until, failures, .. } } => (until, failures),
+        other @ (Decision::InSync | Decision::InFlight | Decision::Act { .. } | Decision::Hold { .. }) => {
+            panic!("{other:?}")
+        }
+    };
+    assert_eq!(until(&fleet([failures(&[10])])), (at(20), 1));
+    assert_eq!(fleet([failures(&[10])]).plan().look_again_at, Some(at(20)));
+    assert_eq!(until(&fleet([failures(&[900, 100, 10])])), (at(110), 3));
+    assert_eq!(reason(&fleet([failures(&[900, 100, 10])]).later(110)), "act");
+    assert_eq!(until(&fleet([failures(&[10]).attempts("new", 2, -5)])), (at(115), 3), "attempts count too");
+    assert_eq!(until(&fleet([node("a").running("old").wants("new").attempts("new", 1, -1)])), (at(29), 1));
+    assert_eq!(reason(&fleet([node("a").running("old").wants("new").attempts("other", 9, -1)])), "act");
+
+    let restarted = failures(&[900, 800]).entry(switch("new").finished(-700)).entry(killed(10)).since(-9999);
+    assert_eq!(until(&fleet([restarted])), (at(20), 1));
+}
+
+#[test]
+fn what_left_the_system_installed_last_is_drift_and_waits_for_people() {
+    let strayed =
+        || node("web1").wants("new").entry(switch("new").finished(-9999)).running("stray").since(-100);
+    assert_eq!(only(&fleet([strayed()])), Hold::HealDelay { until: at(200) }.into());
+    assert_eq!(fleet([strayed()]).plan().look_again_at, Some(at(200)));
+    assert_eq!(reason(&fleet([strayed()]).later(200)), "act");
+    assert_eq!(reason(&fleet([strayed().reports_drift()]).later(9999)), "report-only");
+    assert_eq!(reason(&fleet([strayed()]).heal_after(Duration::MAX)), "heal-delay", "no overflow");
+
+    let reverted = strayed().entry(switch("newer").finished(-50)).running("newer");
+    assert_eq!(reason(&fleet([reverted.reports_drift()])), "act", "a revert is a release, not drift");
+}
+
+#[test]
+fn the_limit_counts_what_runs_and_never_refuses_to_attach() {
+    let differs = |name| node(name).running("old").wants("new");
+    let waits = |name| differs(name).entry(switch("new").live());
+    let world = fleet([differs("a").in_flight(), differs("b"), differs("c"), waits("d"), waits("e")]);
+    assert_eq!(world.clone().max_in_flight(4).words(), ["in-flight", "act", "in-flight-limit", "act", "act"]);
+    assert_eq!(
+        world.clone().max_in_flight(1).words(),
+        ["in-flight", "in-flight-limit", "in-flight-limit", "act", "act"]
+    );
+    assert_eq!(world.max_in_flight(0).decision("b"), Hold::InFlightLimit { limit: 0 }.into());
+}
+
+#[test]
+fn a_node_that_left_the_release_still_takes_its_room() {
+    let mut world = fleet([node("a").running("old").wants("new"), node("gone").running("old").in_flight()]);
+    world.release.nodes.remove(&"gone".parse().unwrap());
+    assert_eq!(world.max_in_flight(1).words(), ["in-flight-limit"]);
+}

@@ -1,0 +1,203 @@
+//! A decision as people see it: the state word, since when, and why, in one sentence. Decides nothing.
+//!
+//! Sentences name absolute times only: an unchanged world must give an unchanged picture.
+
+mod why;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::{drift, history, target};
+use crate::model::decision::{Action, Decision, Hold, Plan};
+use crate::model::drift::DriftKind;
+use crate::model::journal::Outcome;
+use crate::model::name::NodeName;
+use crate::model::observed::{Contact, NodeState, Observation, Observed};
+use crate::model::packages::PackageDiff;
+use crate::model::release::{NodeRelease, Release};
+use crate::model::revision::CommitId;
+use crate::model::snapshot::{NodeView, State};
+use crate::model::store_path::StorePath;
+
+/// One pass of the controller: what was known, and what was decided from it.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass<'a> {
+    /// What Git wants.
+    pub release: &'a Release,
+    /// What the nodes are.
+    pub observed: &'a Observed,
+    /// What [`super::plan`] made of it.
+    pub plan: &'a Plan,
+    /// The time of the pass.
+    pub now: Timestamp,
+}
+
+/// Every node of the release; `previous` are the views of the pass before.
+pub fn node_views(pass: Pass<'_>, previous: &BTreeMap<NodeName, NodeView>) -> BTreeMap<NodeName, NodeView> {
+    let fleet = Fleet::of(pass);
+    pass.release
+        .nodes
+        .iter()
+        .filter_map(|(name, node)| {
+            let decision = pass.plan.decisions.get(name)?;
+            Some((name.clone(), view(&fleet, name, node, decision, previous.get(name))))
+        })
+        .collect()
+}
+
+/// One node; `None` if it is not in the release. For the whole fleet, [`node_views`] is cheaper.
+pub fn node_view(pass: Pass<'_>, name: &NodeName, previous: Option<&NodeView>) -> Option<NodeView> {
+    let node = pass.release.nodes.get(name)?;
+    let decision = pass.plan.decisions.get(name)?;
+    Some(view(&Fleet::of(pass), name, node, decision, previous))
+}
+
+/// What is found once per pass.
+struct Fleet<'a> {
+    pass: Pass<'a>,
+    incomplete: Option<&'a NodeName>,
+    /// Nodes that are switching or about to.
+    switching: usize,
+}
+
+impl<'a> Fleet<'a> {
+    fn of(pass: Pass<'a>) -> Self {
+        let acts = pass.plan.decisions.values().filter(|d| matches!(d, Decision::Act { .. })).count();
+        Self {
+            pass,
+            incomplete: target::incomplete(pass.release),
+            switching: acts + pass.observed.in_flight.len(),
+        }
+    }
+}
+
+fn view(
+    fleet: &Fleet<'_>,
+    name: &NodeName,
+    node: &NodeRelease,
+    decision: &Decision,
+    previous: Option<&NodeView>,
+) -> NodeView {
+    let pass = &fleet.pass;
+    let desired = target::target(node, fleet.incomplete).toplevel;
+    let observation = pass.observed.nodes.get(name);
+    let state = observation.and_then(|observation| observation.state.as_ref());
+    let drift = observation.and_then(fresh).zip(node.spec.as_ref());
+    let drift: BTreeSet<DriftKind> =
+        drift.map(|(state, spec)| drift::kinds(desired, spec, state)).unwrap_or_default();
+    let desired_revision = desired.and_then(|desired| revision_of(desired, node, state, pass.release));
+    let running_revision = state.and_then(|state| match desired {
+        Some(desired) if *desired == state.running => desired_revision.clone(),
+        Some(_) | None => history::revision(&state.running, state).map(short),
+    });
+    let in_flight = pass.observed.in_flight.get(name);
+    let packages = known_packages(previous, state.map(|state| &state.running), desired);
+    let subject =
+        why::Subject { name, drift: &drift, packages, in_flight, desired, switching: fleet.switching };
+    NodeView {
+        decision: decision.clone(),
+        state: state_word(decision),
+        since: since(decision, in_flight.map(|flight| flight.since), previous, pass.now),
+        why: why::sentence(decision, &subject),
+        spec: node.spec.clone(),
+        progress: node.progress.clone(),
+        desired: desired.cloned(),
+        desired_revision,
+        running_revision,
+        packages: packages.cloned(),
+        drift,
+        observation: observation.cloned(),
+        in_flight: in_flight.cloned(),
+    }
+}
+
+/// Package differences are worked out beside the loop; those of the pass before hold while both systems are the same.
+fn known_packages<'a>(
+    previous: Option<&'a NodeView>,
+    running: Option<&StorePath>,
+    desired: Option<&StorePath>,
+) -> Option<&'a PackageDiff> {
+    let previous = previous?;
+    let ran = previous.observation.as_ref().and_then(|seen| seen.state.as_ref()).map(|state| &state.running);
+    previous.packages.as_ref().filter(|_| ran == running && previous.desired.as_ref() == desired)
+}
+
+/// The state, unless it is only remembered: an unreachable node is unreachable, not drifted.
+fn fresh(observation: &Observation) -> Option<&NodeState> {
+    match observation.contact {
+        Contact::Reachable { .. } => observation.state.as_ref(),
+        Contact::Unreachable { .. } => None,
+    }
+}
+
+/// The release's own system is of its commit; an older one is of the commit that the node remembers for it.
+fn revision_of(
+    desired: &StorePath,
+    node: &NodeRelease,
+    state: Option<&NodeState>,
+    release: &Release,
+) -> Option<String> {
+    let newest = node.spec.as_ref().is_some_and(|spec| spec.toplevel == *desired);
+    match &release.revision {
+        Some(revision) if newest => Some(revision.commit.short().to_owned()),
+        Some(_) | None => state.and_then(|state| history::revision(desired, state)).map(short),
+    }
+}
+
+/// Journals hold whole commit ids; what is not one (a person's own word) is kept as it is.
+fn short(revision: &str) -> String {
+    revision.parse::<CommitId>().map_or_else(|_| revision.to_owned(), |commit| commit.short().to_owned())
+}
+
+/// Kept while the decision is of the same kind; where the world knows better than our last pass, from there.
+fn since(
+    decision: &Decision,
+    in_flight: Option<Timestamp>,
+    previous: Option<&NodeView>,
+    now: Timestamp,
+) -> Timestamp {
+    match (decision, in_flight) {
+        (Decision::InFlight, Some(since)) => since,
+        (Decision::Hold { hold: Hold::Unreachable { since, .. } }, _) => *since,
+        (
+            Decision::InFlight | Decision::InSync | Decision::Act { .. } | Decision::Hold { .. },
+            Some(_) | None,
+        ) => previous
+            .filter(|previous| previous.decision.as_str() == decision.as_str())
+            .map_or(now, |previous| previous.since),
+    }
+}
+
+/// The word in the STATE column.
+pub fn state_word(decision: &Decision) -> State {
+    match decision {
+        Decision::InSync => State::InSync,
+        Decision::InFlight | Decision::Act { action: Action::Deploy { .. } | Action::Attach { .. } } => {
+            State::Switching
+        }
+        Decision::Hold { hold } => match hold {
+            Hold::NoHost
+            | Hold::NotObserved
+            | Hold::Suspended { .. }
+            | Hold::Pinned { .. }
+            | Hold::Evaluating
+            | Hold::Building
+            | Hold::ReleaseIncomplete { .. }
+            | Hold::Backoff { .. }
+            | Hold::InFlightLimit { .. } => State::Held,
+            Hold::Unreachable { .. } => State::Unreachable,
+            Hold::Busy { .. } => State::Switching,
+            Hold::ReportOnly | Hold::HealDelay { .. } | Hold::RebootRequired | Hold::Degraded { .. } => {
+                State::Drift
+            }
+            Hold::WrongMachine { .. } | Hold::NotEvaluated { .. } | Hold::NotBuilt { .. } => State::Failed,
+            Hold::GivenUp { outcome, .. } => match outcome {
+                Outcome::RolledBack | Outcome::CommitFailed => State::RolledBack,
+                Outcome::RollbackFailed | Outcome::Succeeded | Outcome::Interfered | Outcome::Interrupted => {
+                    State::Failed
+                }
+            },
+        },
+    }
+}

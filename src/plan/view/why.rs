@@ -1,0 +1,164 @@
+//! The WHY column: one sentence per decision, for a person who is paged. Never longer than a line of a wide terminal
+//! where the cause allows it; whole errors are in the decision itself.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use crate::model::decision::{Action, Decision, Hold};
+use crate::model::drift::DriftKind;
+use crate::model::journal::{Cause, Outcome, PinEnd};
+use crate::model::name::NodeName;
+use crate::model::observed::{InFlight, Stage};
+use crate::model::packages::PackageDiff;
+use crate::model::store_path::StorePath;
+
+/// A sentence quotes at most so many characters of somebody else's text.
+const QUOTE: usize = 160;
+/// It names at most so many packages.
+const NAMED_PACKAGES: usize = 3;
+
+/// What a sentence may need beside the decision.
+pub struct Subject<'a> {
+    pub name: &'a NodeName,
+    pub drift: &'a BTreeSet<DriftKind>,
+    pub packages: Option<&'a PackageDiff>,
+    pub in_flight: Option<&'a InFlight>,
+    pub desired: Option<&'a StorePath>,
+    pub switching: usize,
+}
+
+/// Why the node is in its state. A node in sync needs no reason.
+pub fn sentence(decision: &Decision, subject: &Subject<'_>) -> String {
+    match decision {
+        Decision::InSync => String::new(),
+        Decision::InFlight => {
+            subject.in_flight.map_or_else(|| "starting".to_owned(), |flight| stage(&flight.stage))
+        }
+        Decision::Act { action: Action::Deploy { toplevel, .. } } => {
+            format!("{}about to deploy {}", drift_clause(subject), toplevel.name())
+        }
+        Decision::Act { action: Action::Attach { id, .. } } => {
+            format!("about to watch switch {id}, which an earlier controller started")
+        }
+        Decision::Hold { hold } => hold_sentence(hold, subject),
+    }
+}
+
+fn hold_sentence(hold: &Hold, subject: &Subject<'_>) -> String {
+    let name = subject.name;
+    match hold {
+        Hold::NoHost => "declared without a host, never deployed".to_owned(),
+        Hold::NotObserved => "not looked at yet".to_owned(),
+        Hold::Unreachable { error, .. } => quote(last_line(error)),
+        Hold::WrongMachine { expected, found } => {
+            format!("is another machine: machine id {found}, expected {expected}")
+        }
+        Hold::Suspended { reason } => format!("{}suspended{}", drift_clause(subject), because(reason)),
+        Hold::Pinned { by, reason, until } => format!("pinned by {by} {}{}", pin_end(until), because(reason)),
+        Hold::Evaluating => "the new commit is being evaluated".to_owned(),
+        Hold::Building => "its system is being built".to_owned(),
+        Hold::NotEvaluated { error } => format!("does not evaluate: {}{}", nix_error(error), stays(subject)),
+        Hold::NotBuilt { error } => format!("does not build: {}{}", nix_error(error), stays(subject)),
+        Hold::ReleaseIncomplete { node } => format!("requireAll: waits for {node}"),
+        Hold::GivenUp { outcome, cause, detail, .. } => {
+            let detail =
+                if detail.is_empty() { String::new() } else { format!(": {}", quote(last_line(detail))) };
+            format!(
+                "{}{detail}; retried on a new commit or `driftless retry {name}`",
+                failure(*outcome, *cause)
+            )
+        }
+        Hold::Backoff { until, failures, error } => {
+            let often = if *failures == 1 { String::new() } else { format!(" ({failures} times in a row)") };
+            format!("{}{often}; tried again at {}", quote(last_line(error)), clock(*until))
+        }
+        Hold::Busy { id, asker } => format!("{asker} is switching it ({id})"),
+        Hold::ReportOnly => format!("{}only reported, as onDrift says", drift_clause(subject)),
+        Hold::HealDelay { until } => format!("{}healed at {}", drift_clause(subject), clock(*until)),
+        Hold::InFlightLimit { limit } => {
+            format!("{} of at most {limit} nodes are switching already", subject.switching)
+        }
+        Hold::RebootRequired => "reboot-required: only a reboot starts what is installed".to_owned(),
+        Hold::Degraded { units } => format!("degraded: failed {}", quote(&units.join(", "))),
+    }
+}
+
+fn stage(stage: &Stage) -> String {
+    match stage {
+        Stage::Preparing => "connecting, checking space".to_owned(),
+        Stage::Copying { bytes, total: 0 } => format!("copying, {} so far", mebibytes(*bytes)),
+        Stage::Copying { bytes, total } => format!("copying {} of {}", mebibytes(*bytes), mebibytes(*total)),
+        Stage::Switching { phase, detail } if detail.is_empty() => phase.as_str().to_owned(),
+        Stage::Switching { phase, detail } => format!("{}: {detail}", phase.as_str()),
+    }
+}
+
+/// In tenths, by whole numbers: a float has no place where the same input must give the same text.
+fn mebibytes(bytes: u64) -> String {
+    let tenths = u128::from(bytes) * 10 / (1 << 20);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
+/// How a switch failed; the cause says more than the outcome except where the way back failed too.
+fn failure(outcome: Outcome, cause: Option<Cause>) -> String {
+    let cause = cause.map(Cause::sentence);
+    match outcome {
+        Outcome::RollbackFailed => {
+            format!("{}, and the previous system could not be re-activated", cause.unwrap_or("failed"))
+        }
+        Outcome::CommitFailed => Cause::Commit.sentence().to_owned(),
+        Outcome::Succeeded | Outcome::RolledBack | Outcome::Interfered | Outcome::Interrupted => {
+            cause.unwrap_or("rolled back").to_owned()
+        }
+    }
+}
+
+/// The kinds that a switch cures, each with what it means here.
+fn drift_clause(subject: &Subject<'_>) -> String {
+    let kinds = subject.drift.iter().filter_map(|kind| match kind {
+        DriftKind::Outdated => Some("outdated: runs an earlier system; "),
+        DriftKind::Diverged => Some("diverged: not deployed by driftless; "),
+        DriftKind::Unpersisted => Some("unpersisted: boots another system than it runs; "),
+        DriftKind::RebootRequired | DriftKind::Degraded => None,
+    });
+    let packages = subject.packages.map(|packages| format!("{}; ", packages.summary(NAMED_PACKAGES)));
+    kinds.map(str::to_owned).chain(packages).collect()
+}
+
+fn stays(subject: &Subject<'_>) -> &'static str {
+    if subject.desired.is_some() { "; its last good system stays" } else { "" }
+}
+
+fn because(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {}", quote(reason)) }
+}
+
+fn pin_end(end: &PinEnd) -> String {
+    match end {
+        PinEnd::At(at) => format!("until {}", clock(*at)),
+        PinEnd::NextRelease(_) => "until the next release".to_owned(),
+    }
+}
+
+fn clock(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// Nix prints a trace first and the reason last.
+fn nix_error(error: &str) -> String {
+    let said = |line: &&str| line.strip_prefix("error:").is_some_and(|rest| !rest.trim().is_empty());
+    let line = error.lines().map(str::trim).rfind(said).unwrap_or_else(|| last_line(error));
+    quote(line.trim_start_matches("error:").trim())
+}
+
+fn last_line(text: &str) -> &str {
+    text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("no reason given")
+}
+
+fn quote(text: &str) -> String {
+    match text.char_indices().nth(QUOTE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
