@@ -301,4 +301,52 @@ mod tests {
             "cannot read the configuration /no/such/driftless.toml; name another with --config"
         );
     }
+
+    const EXAMPLE: &str = include_str!("../deploy/driftless.example.toml");
+
+    /// The example with every key that is commented out switched on.
+    fn whole_example() -> String {
+        let keys = |line: &str| match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|first: char| first.is_ascii_lowercase()) => key.to_owned(),
+            Some(_) | None => line.to_owned(),
+        };
+        EXAMPLE.lines().map(keys).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_example_is_the_minimal_file_and_shows_the_defaults() {
+        let minimal = parse("[source]\nurl = \"https://git.example.org/infra.git\"\n").unwrap();
+        assert_eq!(parse(EXAMPLE).unwrap(), minimal);
+        let mut whole = parse(&whole_example()).unwrap();
+        // These have no default, or one that depends on the machine.
+        whole.nix.workers = minimal.nix.workers;
+        whole.nix.builds = minimal.nix.builds;
+        whole.nix.nix_path = None;
+        whole.nix.options.clear();
+        whole.ssh.identity_file = None;
+        whole.ssh.known_hosts_file = None;
+        assert_eq!(whole, minimal);
+    }
+
+    #[test]
+    fn the_example_mentions_every_key() {
+        let whole: toml::Table = whole_example().parse().unwrap();
+        let sections = known_keys("no-such-key = 1\n");
+        assert!(sections.contains(&"source".to_owned()), "{sections:?}");
+        for section in sections {
+            let mentioned = whole.get(&section).and_then(toml::Value::as_table);
+            let mentioned = mentioned.unwrap_or_else(|| panic!("the example has no [{section}]"));
+            let url = if section == "source" { "" } else { "[source]\nurl = \"x\"\n" };
+            for key in known_keys(&format!("{url}[{section}]\nno-such-key = 1\n")) {
+                assert!(mentioned.contains_key(&key), "the example does not mention {section}.{key}");
+            }
+        }
+    }
+
+    /// The keys that would have been known where the document has one that is not: the parser lists them.
+    fn known_keys(document: &str) -> Vec<String> {
+        let error = toml::from_str::<Config>(document).unwrap_err().message().to_owned();
+        let (_, expected) = error.split_once("expected").expect("the parser lists what it knows");
+        expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
 }

@@ -4,3 +4,4 @@
 
 mod architecture;
 mod nix_library;
+mod service_files;
