@@ -48,7 +48,7 @@ impl Deployment {
     /// A deployment in our format; `body` is what stands in the outer braces.
     fn ours(nixpkgs: &Path, body: &str) -> Self {
         let entry = project().display();
-        Self::file(nixpkgs, &format!("import {entry} {{ }} ({{ config, ... }}: {{ {body} }})"))
+        Self::file(nixpkgs, &format!("import {entry} {{ }} ({{ config, lib, ... }}: {{ {body} }})"))
     }
 
     fn path(&self) -> &Path {
@@ -281,11 +281,11 @@ fn names_are_listed_although_a_node_does_not_even_parse() {
         let deployment = Deployment::ours(
             &nixpkgs,
             &format!(
-                "nodes.broken = ./broken.nix; nodes.gone = ./gone.nix; nodes.web.configuration = {{ {BASE} }};"
+                "nodes.broken = ./broken.nix; nodes.gone = import ./gone.nix; nodes.typo = lib.nope; nodes.web.configuration = {{ {BASE} }};"
             ),
         );
         deployment.write("broken.nix", "{ configuration = ");
-        assert_eq!(deployment.names()["nodes"], json!(["broken", "gone", "web"]));
+        assert_eq!(deployment.names()["nodes"], json!(["broken", "gone", "typo", "web"]));
         let web = parsed(&deployment.only(&["web"]));
         assert_eq!(web["nodes"]["web"]["host"], "web");
         refused(&deployment.only(&["broken"]), &["syntax error", "broken.nix"]);
@@ -300,6 +300,7 @@ fn a_disabled_node_is_left_out_and_one_without_host_stays() {
             &nixpkgs,
             &format!(
                 "nodes.off = {{ enabled = false; configuration = throw \"evaluated\"; }};
+                 nodes.absent = lib.mkIf false {{ configuration = throw \"evaluated\"; }};
                  nodes.spare = {{ host = null; configuration = {{ {BASE} }}; }};"
             ),
         );

@@ -7,6 +7,12 @@ let
     inherit nixpkgs system extendLib;
     allNodes = config.nodes;
   };
+
+  # A node whose definitions are all behind a false `mkIf`. It keeps its name, because finding out would evaluate the node.
+  absent = {
+    enabled = false;
+    configuration = throw "this node is left out by `mkIf`; a node that others may look at says `enabled = false` instead";
+  };
 in
 {
   options = {
@@ -18,7 +24,10 @@ in
     };
 
     nodes = mkOption {
-      type = types.attrsOf (types.submodule ([ node ] ++ config.defaults));
+      # Lazy: a node that does not even evaluate to a set must not keep the others from being listed.
+      # `getSubModules`: a type that offers them is made anew by the module system, without our empty value.
+      type = types.lazyAttrsOf
+        (types.submodule ([ node ] ++ config.defaults) // { emptyValue.value = absent; getSubModules = null; });
       default = { };
       description = "The nodes, by name.";
     };
