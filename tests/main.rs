@@ -5,3 +5,4 @@
 mod architecture;
 mod nix_library;
 mod service_files;
+mod windows;

@@ -1,6 +1,7 @@
 //! Gauges of the source and the nodes, made anew from the snapshot for every scrape.
 //!
-//! What is not known has no series: a missing value is never a 0. While a node is unreachable its last known state stays.
+//! What is not known has no series: a missing value is never a 0. While a node is unreachable, what it last ran stays, and
+//! its drift has no series.
 
 use jiff::Timestamp;
 use prometheus::GaugeVec;
@@ -215,15 +216,19 @@ impl Node<'_> {
         };
         self.set(&series.reachable, flag(reachable));
         self.set(&series.last_contact, seconds(contact));
-        let Some(state) = &observation.state else { return };
-        for kind in DriftKind::ALL {
-            let found = self.view.drift.contains(&kind);
-            series.drift.with_label_values(&[self.name, kind.as_str()]).set(flag(found));
+        // What differs now is not known of a node that does not answer; what it last ran is.
+        if reachable && observation.state.is_some() {
+            for kind in DriftKind::ALL {
+                let found = self.view.drift.contains(&kind);
+                series.drift.with_label_values(&[self.name, kind.as_str()]).set(flag(found));
+            }
+            let reboot = self.view.drift.contains(&DriftKind::RebootRequired);
+            self.set(&series.reboot_required, flag(reboot));
         }
+        let Some(state) = &observation.state else { return };
         if let Some(in_sync) = self.in_sync(state) {
             self.set(&series.in_sync, flag(in_sync));
         }
-        self.set(&series.reboot_required, flag(self.view.drift.contains(&DriftKind::RebootRequired)));
         self.set(&series.failed_units, state.failed_units.len() as f64);
         for (filesystem, free) in [("nix", state.free_nix), ("boot", state.free_boot)] {
             if let Some(bytes) = free {
