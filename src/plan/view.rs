@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{drift, history, target};
+use super::target::{self, Target};
+use super::{drift, history};
 use crate::model::decision::{Action, Decision, Hold, Plan};
 use crate::model::drift::DriftKind;
 use crate::model::journal::Outcome;
@@ -80,13 +81,14 @@ fn view(
     previous: Option<&NodeView>,
 ) -> NodeView {
     let pass = &fleet.pass;
-    let desired = target::target(node, fleet.incomplete).toplevel;
+    let target = target::target(node, fleet.incomplete);
+    let desired = target.toplevel;
     let observation = pass.observed.nodes.get(name);
     let state = observation.and_then(|observation| observation.state.as_ref());
     let drift = observation.and_then(fresh).zip(node.spec.as_ref());
     let drift: BTreeSet<DriftKind> =
         drift.map(|(state, spec)| drift::kinds(desired, spec, state)).unwrap_or_default();
-    let desired_revision = desired.and_then(|desired| revision_of(desired, node, state, pass.release));
+    let desired_revision = revision_of(&target, state, pass.release);
     let running_revision = state.and_then(|state| match desired {
         Some(desired) if *desired == state.running => desired_revision.clone(),
         Some(_) | None => history::revision(&state.running, state).map(short),
@@ -132,16 +134,11 @@ fn fresh(observation: &Observation) -> Option<&NodeState> {
 }
 
 /// The release's own system is of its commit; an older one is of the commit that the node remembers for it.
-fn revision_of(
-    desired: &StorePath,
-    node: &NodeRelease,
-    state: Option<&NodeState>,
-    release: &Release,
-) -> Option<String> {
-    let newest = node.spec.as_ref().is_some_and(|spec| spec.toplevel == *desired);
-    match &release.revision {
-        Some(revision) if newest => Some(revision.commit.short().to_owned()),
-        Some(_) | None => state.and_then(|state| history::revision(desired, state)).map(short),
+fn revision_of(target: &Target<'_>, state: Option<&NodeState>, release: &Release) -> Option<String> {
+    let toplevel = target.toplevel?;
+    match (&release.revision, &target.waits) {
+        (Some(revision), None) => Some(revision.commit.short().to_owned()),
+        (Some(_) | None, _) => state.and_then(|state| history::revision(toplevel, state)).map(short),
     }
 }
 

@@ -1,3 +1,5 @@
+//! What the drift report says about a sample snapshot, in each format.
+
 use super::*;
 use crate::model::sample;
 

@@ -1,3 +1,5 @@
+//! What `plan` prints, from a sample snapshot.
+
 use super::*;
 use crate::model::sample;
 

@@ -1,3 +1,5 @@
+//! What `status` prints, from a sample snapshot.
+
 use super::*;
 use crate::model::sample;
 use crate::model::snapshot::{Blocked, BlockedReason};
