@@ -136,9 +136,20 @@ pub async fn run(command: Command, deadline: Duration) -> Result<Finished, Comma
 
 /// Runs a command with `input` on its stdin, and hands each line of stderr to `on_line` as it comes.
 pub async fn run_with(
+    command: Command,
+    input: Option<&[u8]>,
+    deadline: Duration,
+    on_line: impl FnMut(&str),
+) -> Result<Finished, CommandError> {
+    run_observed(command, input, deadline, |_| {}, on_line).await
+}
+
+/// As [`run_with`]; `on_start` gets the id of the process, whose `/proc` tells whether it still does something.
+pub async fn run_observed(
     mut command: Command,
     input: Option<&[u8]>,
     deadline: Duration,
+    on_start: impl FnOnce(u32),
     mut on_line: impl FnMut(&str),
 ) -> Result<Finished, CommandError> {
     let argv = argv(&command);
@@ -148,6 +159,9 @@ pub async fn run_with(
     }
     let child = command.spawn().map_err(|source| CommandError::Start { argv: argv.clone(), source })?;
     let mut group = Group { child };
+    if let Some(pid) = group.child.id() {
+        on_start(pid);
+    }
     let mut tail = Tail::default();
     let outcome =
         tokio::time::timeout(deadline, converse(&mut group.child, input, &mut tail, &mut on_line)).await;

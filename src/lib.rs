@@ -4,6 +4,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod model;
+pub mod nix;
 pub mod plan;
 pub mod report;
 pub mod serve;

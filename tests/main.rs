@@ -4,5 +4,6 @@
 
 mod architecture;
 mod nix_library;
+mod nix_programs;
 mod service_files;
 mod windows;

@@ -1,0 +1,85 @@
+//! The nix programs: evaluate a deployment to its manifest, realise derivations, copy closures, list closures.
+//!
+//! Every `nix*` process of driftless is started here. Nothing is decided and nothing is tried twice, with two exceptions
+//! that belong to the way of asking: a failing evaluation is split until the broken node stands alone, and a copy falls
+//! back to the legacy protocol where the other side does not speak the new one. Nodes are only touched by `copy`.
+//!
+//! Under the state directory: `nix/HASH/` (our Nix files), `cache/` (manifests), `gcroots/NODE/drv` (derivations between
+//! evaluation and build). Deleting any of it costs time, nothing else.
+
+mod cache;
+mod closure;
+mod copy;
+mod error;
+mod evaluate;
+mod files;
+mod message;
+mod process;
+mod progress;
+mod realise;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::config::NixConfig;
+
+pub use closure::PathSize;
+pub use copy::{CopyTarget, Substitute};
+pub use error::{CopyFault, NixError};
+pub use evaluate::Evaluated;
+pub use progress::CopyProgress;
+
+/// Where a deployment is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A Nix file, by absolute path.
+    File(PathBuf),
+    /// A flake, by a URL that `builtins.getFlake` understands, best with a `rev`.
+    Flake {
+        /// For example `git+file:///srv/infra?rev=...`.
+        url: String,
+    },
+}
+
+/// What is evaluated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// Where it is found.
+    pub place: Place,
+    /// What fully determines its content: a tree id for a file, a commit id for a flake (which can read `self.rev`).
+    /// `None`: nothing does (a dirty work tree), and nothing is cached.
+    pub cache_key: Option<String>,
+}
+
+/// Access to the nix programs. Clones share their limits.
+#[derive(Debug, Clone)]
+pub struct Nix {
+    config: Arc<NixConfig>,
+    state: Arc<Path>,
+    manifest: Arc<Path>,
+    /// `PATH` of the programs, where it is not our own.
+    search: Option<OsString>,
+    evaluations: Arc<Semaphore>,
+    builds: Arc<Semaphore>,
+}
+
+impl Nix {
+    /// Writes our Nix files below the state directory. Starts no program.
+    pub fn new(config: &NixConfig, state: &Path) -> Result<Self, NixError> {
+        // GC roots and the evaluator's arguments are absolute paths.
+        let state =
+            std::path::absolute(state).map_err(|source| NixError::State { path: state.into(), source })?;
+        let manifest = files::write(&state)?;
+        Ok(Self {
+            config: Arc::new(config.clone()),
+            state: state.into(),
+            manifest: manifest.into(),
+            search: None,
+            evaluations: Arc::new(Semaphore::new(config.workers.max(1))),
+            builds: Arc::new(Semaphore::new(config.builds.max(1))),
+        })
+    }
+}

@@ -1,0 +1,273 @@
+//! Store paths → a node's store, over the connection that the caller keeps. Knows SSH only as `NIX_SSHOPTS`.
+//!
+//! First ssh-ng, whose number of round trips is constant; the legacy protocol (what `nix-copy-closure` speaks) only where
+//! the other side does not speak ssh-ng, never after a stall or a broken connection: the next pass is the retry.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::process::Command;
+
+use super::error::CopyFault;
+use super::message::Said;
+use super::progress::{CopyProgress, Heard};
+use super::{Nix, NixError};
+use crate::command::{self, CommandError};
+use crate::model::store_path::StorePath;
+
+/// No copy takes longer; what ends copies in practice is `copy_stall`.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often progress is looked at and told.
+const TICK: Duration = Duration::from_millis(500);
+/// What a person is shown.
+const SHOWN: usize = 12;
+
+/// Where paths are copied to, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyTarget {
+    /// `host` or `user@host` as `ssh` understands it; `localhost` and `local` are this store: nothing to copy.
+    pub host: String,
+    /// Arguments for every `ssh`, for example `-F`, `/run/driftless/x.conf`, `-S`, `/run/driftless/x`. No blanks inside.
+    pub ssh_options: Vec<String>,
+    /// Put before the node's Nix program, for example `["sudo"]`: an SSH user who is not trusted there needs it.
+    pub escalation: Vec<String>,
+    /// Where the node gets paths from.
+    pub substitute: Substitute,
+}
+
+/// Where the node gets paths from that a binary cache has as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Substitute {
+    /// From us: the link to the node is faster than the node's to its caches.
+    Never,
+    /// From the node's own substituters, the rest from us.
+    OnDestination,
+}
+
+/// The two protocols of Nix over SSH.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Daemon,
+    Legacy,
+}
+
+impl Nix {
+    /// Copies paths with everything they need. `progress` is told every half second how far it is. As with
+    /// `nix-copy-closure`, paths need no signature if the user on the node is trusted.
+    pub async fn copy(
+        &self,
+        target: &CopyTarget,
+        paths: &[StorePath],
+        mut progress: impl FnMut(CopyProgress),
+    ) -> Result<(), NixError> {
+        if matches!(target.host.as_str(), "localhost" | "local") || paths.is_empty() {
+            return Ok(());
+        }
+        if let Some(option) = target.ssh_options.iter().find(|option| option.contains(char::is_whitespace)) {
+            return Err(NixError::SshOption { host: target.host.clone(), option: option.clone() });
+        }
+        match self.copy_by(Protocol::Daemon, target, paths, &mut progress).await {
+            Err(NixError::Copy { fault: CopyFault::Unsupported, host, said }) => {
+                tracing::warn!(
+                    host,
+                    said = said.text(),
+                    "the node does not speak ssh-ng, copying by the legacy protocol"
+                );
+                self.copy_by(Protocol::Legacy, target, paths, &mut progress).await
+            }
+            done => done,
+        }
+    }
+
+    fn copy_command(&self, protocol: Protocol, target: &CopyTarget, paths: &[StorePath]) -> Command {
+        let mut command = self.program("nix");
+        command
+            .args(["--extra-experimental-features", "nix-command", "copy", "--to", &url(protocol, target)])
+            .args(["--no-check-sigs", "--log-format", "internal-json"])
+            .env("NIX_SSHOPTS", target.ssh_options.join(" "));
+        match target.substitute {
+            Substitute::Never => {}
+            Substitute::OnDestination => {
+                command.arg("--substitute-on-destination");
+            }
+        }
+        command.args(paths.iter().map(StorePath::as_str));
+        command
+    }
+
+    async fn copy_by(
+        &self,
+        protocol: Protocol,
+        target: &CopyTarget,
+        paths: &[StorePath],
+        progress: &mut impl FnMut(CopyProgress),
+    ) -> Result<(), NixError> {
+        let watch = Mutex::new(Watch::new());
+        let lock = || watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let copying = command::run_observed(
+            self.copy_command(protocol, target, paths),
+            None,
+            LONGEST,
+            |pid| lock().pid = Some(pid),
+            |line| lock().hear(line),
+        );
+        tokio::pin!(copying);
+        let stall = self.config.copy_stall;
+        let mut tick = tokio::time::interval(TICK.min(stall / 4));
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut copying => break outcome,
+                _ = tick.tick() => {
+                    let (now, idle) = lock().look();
+                    progress(now);
+                    if idle >= stall {
+                        let said = lock().heard.said.end(SHOWN);
+                        let fault = CopyFault::Stalled { after: stall };
+                        return Err(NixError::Copy { host: target.host.clone(), fault, said });
+                    }
+                }
+            }
+        };
+        let watch = lock();
+        progress(watch.heard.progress(watch.written));
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(CommandError::Failed { .. }) => {
+                let fault = fault(&watch.heard.said);
+                Err(NixError::Copy { host: target.host.clone(), fault, said: watch.heard.said.end(SHOWN) })
+            }
+            // Its stderr is the log that was read here, not text for people.
+            Err(CommandError::Deadline { argv, deadline, .. }) => {
+                let tail = watch.heard.said.end(SHOWN);
+                let source = CommandError::Deadline { argv, deadline, tail };
+                Err(NixError::CopyRun { host: target.host.clone(), source })
+            }
+            Err(source @ (CommandError::Start { .. } | CommandError::Pipe { .. })) => {
+                Err(NixError::CopyRun { host: target.host.clone(), source })
+            }
+        }
+    }
+}
+
+/// Whether a copy still moves. Nix 2.8 says nothing for as long as one path takes, so the bytes that it reads and writes
+/// count as well.
+struct Watch {
+    heard: Heard,
+    pid: Option<u32>,
+    moved: u64,
+    written: u64,
+    last: Instant,
+}
+
+impl Watch {
+    fn new() -> Self {
+        Self { heard: Heard::default(), pid: None, moved: 0, written: 0, last: Instant::now() }
+    }
+
+    fn hear(&mut self, line: &str) {
+        self.last = Instant::now();
+        self.heard.hear(line);
+    }
+
+    /// How far it is, and for how long nothing has moved.
+    fn look(&mut self) -> (CopyProgress, Duration) {
+        let io = self.pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/io")).ok());
+        if let Some((read, written)) = io.as_deref().and_then(read_and_written) {
+            if read + written != self.moved {
+                (self.moved, self.last) = (read + written, Instant::now());
+            }
+            self.written = written;
+        }
+        (self.heard.progress(self.written), self.last.elapsed())
+    }
+}
+
+/// `rchar` and `wchar` of `/proc/PID/io` (proc_pid_io(5)): bytes through read and write, pipes and sockets included.
+fn read_and_written(io: &str) -> Option<(u64, u64)> {
+    let value = |name| io.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok();
+    Some((value("rchar:")?, value("wchar:")?))
+}
+
+fn url(protocol: Protocol, target: &CopyTarget) -> String {
+    let (scheme, program) = match protocol {
+        Protocol::Daemon => ("ssh-ng", "nix-daemon"),
+        Protocol::Legacy => ("ssh", "nix-store"),
+    };
+    let mut url = format!("{scheme}://{}", target.host);
+    if !target.escalation.is_empty() {
+        url.push_str("?remote-program=");
+        for word in &target.escalation {
+            url.push_str(&quoted(word));
+            url.push_str("%20");
+        }
+        url.push_str(program);
+    }
+    url
+}
+
+/// Percent-encoding (RFC 3986) of all that is not certainly harmless in a query.
+fn quoted(word: &str) -> String {
+    word.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'/' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+/// What kind of failure the last words tell of. The order matters: a full disk or a banner also ends connections.
+fn fault(said: &Said) -> CopyFault {
+    let any = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
+    if any(&["lacks a valid signature", "lacks a signature by a trusted key"]) {
+        CopyFault::Signature
+    } else if any(&["No space left on device", "database or disk is full", "Disk quota exceeded"]) {
+        CopyFault::NoSpace
+    } else if any(&["protocol mismatch", "serialised integer"]) {
+        CopyFault::Banner { text: banner(said) }
+    } else if any(&[
+        "ssh: ",
+        "Permission denied (",
+        "Host key verification failed",
+        "Connection closed by",
+        "Connection reset",
+        "Connection to ",
+        "kex_exchange",
+        "mux_client",
+        "Control socket connect",
+    ]) {
+        CopyFault::Connection
+    } else if said.lines().any(lacks_program)
+        || any(&["unrecognised flag", "protocol too old", "protocol version"])
+    {
+        CopyFault::Unsupported
+    } else if any(&[
+        "unexpected end-of-file",
+        "Broken pipe",
+        "disconnected unexpectedly",
+        "failed to start SSH connection",
+    ]) {
+        CopyFault::Connection
+    } else {
+        CopyFault::Other
+    }
+}
+
+/// A shell, `env` or `sudo` on the node that does not find the Nix program.
+fn lacks_program(line: &str) -> bool {
+    ["nix-daemon", "nix-store"].iter().any(|program| line.contains(program))
+        && ["not found", "No such file or directory"].iter().any(|text| line.contains(text))
+}
+
+/// What the login shell printed, as Nix quotes it: followed by the start of its own protocol and unprintable bytes.
+fn banner(said: &Said) -> Option<String> {
+    let all: Vec<&str> = said.lines().collect();
+    let all = all.join("\n");
+    let (_, quoted) = all.split_once(", got '")?;
+    // "oixd" is the number by which a daemon greets (`WORKER_MAGIC_2`, little-endian).
+    let quoted = quoted.split(['\'', '\0', '\u{fffd}']).next()?.trim();
+    let text = quoted.strip_suffix("oixd").unwrap_or(quoted).trim();
+    let text: String = text.chars().filter(|c| *c == '\n' || !c.is_control()).take(300).collect();
+    (!text.is_empty()).then_some(text)
+}

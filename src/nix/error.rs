@@ -1,0 +1,199 @@
+//! What can go wrong with the nix programs, as data. Says what was attempted and on what; decides nothing.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::command::{CommandError, Tail};
+use crate::model::name::NodeName;
+use crate::model::store_path::{DrvPath, StorePath};
+
+/// A nix program did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum NixError {
+    /// A file of ours cannot be read or written.
+    #[error("cannot keep {} in the state directory", path.display())]
+    State {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Nix refuses the expression.
+    #[error("{of} does not evaluate{message}")]
+    Evaluation {
+        /// The node, or the deployment as a whole.
+        of: Subject,
+        /// Nix's own error, the reason first.
+        message: Tail,
+    },
+    /// The evaluation ran into its deadline, was killed (out of memory) or never started.
+    #[error("the evaluation of {of} was cut short")]
+    EvaluationCut {
+        /// The node, or the deployment as a whole.
+        of: Subject,
+        /// How.
+        #[source]
+        source: CommandError,
+    },
+    /// The manifest is not what it has to be.
+    #[error("what {of} evaluates to is not understood")]
+    Manifest {
+        /// The node, or the deployment as a whole.
+        of: Subject,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The manifest is of another time.
+    #[error("the deployment's manifest has version {found}, this driftless understands {expected}")]
+    ManifestVersion {
+        /// The version of the document.
+        found: u32,
+        /// The version that is understood.
+        expected: u32,
+    },
+    /// A derivation does not build.
+    #[error("{node}: {failed} does not build{log}")]
+    Build {
+        /// Whose system it belongs to.
+        node: NodeName,
+        /// The derivation that failed, perhaps deep below the system.
+        failed: DrvPath,
+        /// The end of its build log.
+        log: Tail,
+    },
+    /// The build could not be made: deadline, no memory, no daemon, a substituter.
+    #[error("the system of {node} was not built")]
+    Realise {
+        /// Whose system.
+        node: NodeName,
+        /// What happened.
+        #[source]
+        source: CommandError,
+    },
+    /// What was built is not what the evaluation announced.
+    #[error("{node}: building made {}, announced was {expected}", found.display())]
+    WrongOutput {
+        /// Whose system.
+        node: NodeName,
+        /// The toplevel of the manifest.
+        expected: StorePath,
+        /// Where the GC root points to.
+        found: PathBuf,
+    },
+    /// A closure did not reach a node.
+    #[error("copying to {host} failed: {fault}{said}")]
+    Copy {
+        /// As `nix` was given it.
+        host: String,
+        /// What kind of failure.
+        fault: CopyFault,
+        /// What `nix` and `ssh` last said.
+        said: Tail,
+    },
+    /// The copy could not be run.
+    #[error("the copy to {host} could not be run")]
+    CopyRun {
+        /// As `nix` was given it.
+        host: String,
+        /// Why.
+        #[source]
+        source: CommandError,
+    },
+    /// Nix splits `NIX_SSHOPTS` at blanks, with no way to quote one in versions that are in use.
+    #[error("the SSH option {option:?} for {host} contains a blank, which Nix cannot pass on")]
+    SshOption {
+        /// As `nix` was given it.
+        host: String,
+        /// The option.
+        option: String,
+    },
+    /// The local store does not answer a question.
+    #[error("cannot list the closure of {path}")]
+    Closure {
+        /// The store path.
+        path: StorePath,
+        /// Why.
+        #[source]
+        source: CommandError,
+    },
+    /// The local store's answer makes no sense.
+    #[error("cannot list the closure of {path}: nix-store answered {answer:?}")]
+    ClosureAnswer {
+        /// The store path.
+        path: StorePath,
+        /// The first line that was not understood.
+        answer: String,
+    },
+}
+
+/// What is evaluated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// All of it: no node can be blamed.
+    Deployment,
+    /// One node.
+    Node(NodeName),
+    /// Several at once; they are asked again, one by one.
+    Nodes(usize),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deployment => write!(f, "the deployment"),
+            Self::Node(name) => write!(f, "{name}"),
+            Self::Nodes(count) => write!(f, "{count} nodes together"),
+        }
+    }
+}
+
+/// The kinds of failing copies that a person treats differently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CopyFault {
+    /// The node's Nix wants signatures from us: the SSH user is not trusted there.
+    Signature,
+    /// No connection, or it broke.
+    Connection,
+    /// The login shell prints something where Nix expects its protocol.
+    Banner {
+        /// What it prints, where Nix tells.
+        text: Option<String>,
+    },
+    /// A disk is full.
+    NoSpace,
+    /// The other side does not speak the protocol.
+    Unsupported,
+    /// Nothing moved for so long.
+    Stalled {
+        /// `nix.copy_stall` of the configuration.
+        after: Duration,
+    },
+    /// Anything else; the text says.
+    Other,
+}
+
+impl fmt::Display for CopyFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signature => write!(
+                f,
+                "the node accepts only signed paths from this user (root, trusted-users or privilegeEscalationCommand help)"
+            ),
+            Self::Connection => write!(f, "the connection failed"),
+            Self::Banner { text: Some(text) } => {
+                write!(f, "the login shell prints {text:?} where Nix expects its protocol")
+            }
+            Self::Banner { text: None } => {
+                write!(f, "the login shell prints something where Nix expects its protocol")
+            }
+            Self::NoSpace => write!(f, "no space left on the node"),
+            Self::Unsupported => write!(f, "the node's Nix does not speak the protocol"),
+            Self::Stalled { after } => write!(f, "nothing moved for {} s", after.as_secs()),
+            Self::Other => write!(f, "nix reports an error"),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Derivation → system in the store, with a GC root. Decides nothing about order; several nodes may build at a time.
+//!
+//! Nodes that share a derivation need no lock of ours: Nix locks output paths, the second build waits for the first.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use super::message::Said;
+use super::{Nix, NixError};
+use crate::command::{self, CommandError, Tail};
+use crate::model::name::NodeName;
+use crate::model::node::NodeSpec;
+use crate::model::store_path::DrvPath;
+
+/// Making a root waits at most for a running garbage collection to let go of its lock.
+pub(super) const ROOT_DEADLINE: Duration = Duration::from_secs(300);
+/// Build logs are local files.
+const LOG_DEADLINE: Duration = Duration::from_secs(30);
+/// How much of a build log a person is shown.
+const LOG_LINES: usize = 30;
+
+impl Nix {
+    /// Builds a node's system and what goes along with it, and points the GC root `root` at it (`root-closure...` at
+    /// `closurePaths`). The root's folder is made. Waits while as many builds as configured are running.
+    pub async fn realise(&self, node: &NodeName, spec: &NodeSpec, root: &Path) -> Result<(), NixError> {
+        // Never closed; without a permit the build would merely be one too many.
+        let _permit = self.builds.clone().acquire_owned().await;
+        let folder = root.parent().unwrap_or(root);
+        fs::create_dir_all(folder).map_err(|source| NixError::State { path: folder.to_owned(), source })?;
+
+        let mut system = self.realisation();
+        // A derivation may be collected once its output is there, and the output is all that is wanted.
+        let built = in_store(spec.toplevel.as_str()) && !in_store(spec.drv.as_str());
+        system.arg(if built { spec.toplevel.as_str() } else { spec.drv.as_str() });
+        system.arg("--add-root").arg(root).arg("--indirect");
+        self.build(node, system).await?;
+        let found =
+            fs::read_link(root).map_err(|source| NixError::State { path: root.to_owned(), source })?;
+        if found != Path::new(spec.toplevel.as_str()) {
+            return Err(NixError::WrongOutput { node: node.clone(), expected: spec.toplevel.clone(), found });
+        }
+        self.realise_companions(node, spec, root).await
+    }
+
+    /// What is copied along with the system: built first, then rooted by path, because plain sources have no derivation.
+    async fn realise_companions(
+        &self,
+        node: &NodeName,
+        spec: &NodeSpec,
+        root: &Path,
+    ) -> Result<(), NixError> {
+        let missing: Vec<_> = spec.closure_drvs.iter().filter(|drv| in_store(drv.as_str())).collect();
+        if !missing.is_empty() {
+            let mut build = self.realisation();
+            build.args(missing.iter().map(|drv| drv.as_str()));
+            self.build(node, build).await?;
+        }
+        if spec.closure_paths.is_empty() {
+            return Ok(());
+        }
+        let mut keep = self.realisation();
+        keep.args(spec.closure_paths.iter().map(|path| path.as_str()));
+        keep.arg("--add-root").arg(companion_root(root)).arg("--indirect");
+        self.build(node, keep).await
+    }
+
+    fn realisation(&self) -> Command {
+        let mut command = self.program("nix-store");
+        // The log of what fails is read from Nix afterwards, not picked out of several builds' mingled output.
+        command.args(["--realise", "--no-build-output"]);
+        command
+    }
+
+    async fn build(&self, node: &NodeName, command: Command) -> Result<(), NixError> {
+        let mut said = Said::default();
+        let deadline = self.config.build_timeout;
+        match command::run_with(command, None, deadline, |line| said.hear(line)).await {
+            Ok(_) => Ok(()),
+            Err(CommandError::Failed { argv, status, tail }) => match said.failed_derivation() {
+                Some(failed) => {
+                    let log = self.build_log(&failed).await.unwrap_or_else(|| said.end(LOG_LINES));
+                    Err(NixError::Build { node: node.clone(), failed, log })
+                }
+                None => {
+                    let source = CommandError::Failed { argv, status, tail };
+                    Err(NixError::Realise { node: node.clone(), source })
+                }
+            },
+            Err(source) => Err(NixError::Realise { node: node.clone(), source }),
+        }
+    }
+
+    /// The end of a derivation's build log, where Nix has one that is not empty.
+    async fn build_log(&self, drv: &DrvPath) -> Option<Tail> {
+        let mut command = self.program("nix-store");
+        command.args(["--read-log", drv.as_str()]);
+        let log = command::run(command, LOG_DEADLINE).await.ok()?.text();
+        let mut said = Said::default();
+        log.lines().for_each(|line| said.hear(line));
+        let tail = said.end(LOG_LINES);
+        (!tail.0.is_empty()).then_some(tail)
+    }
+}
+
+/// Whether the store has it, by the file: no process for a question that is asked for every node.
+fn in_store(path: &str) -> bool {
+    Path::new(path).symlink_metadata().is_ok()
+}
+
+/// Nix counts several roots up: `ROOT-closure`, `ROOT-closure-2`, ...
+fn companion_root(root: &Path) -> PathBuf {
+    let mut name = root.file_name().unwrap_or_default().to_owned();
+    name.push("-closure");
+    root.with_file_name(name)
+}
