@@ -2,7 +2,7 @@
 { lib, rustPlatform, makeWrapper, pkg-config, git, nix, openssh }:
 let
   cargo = builtins.fromTOML (builtins.readFile ../Cargo.toml);
-  sources = [ "src" "tests" "benches" "examples" "nix" "Cargo.toml" "Cargo.lock" ];
+  sources = [ "build.rs" "src" "tests" "benches" "examples" "nix" "Cargo.toml" "Cargo.lock" ];
 in
 rustPlatform.buildRustPackage {
   pname = "driftless";
