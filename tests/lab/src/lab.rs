@@ -36,8 +36,8 @@ pub(crate) struct Inner {
     keeper: Mutex<Child>,
     /// Guards the ssh files, the numbers and the supervisors to abandon.
     register: Mutex<Register>,
-    /// One `/nix` with the closure of each system that nodes began with, copied for each node.
-    stores: Mutex<BTreeMap<String, PathBuf>>,
+    /// What is made once and copied for each node, by what it was made from: `/nix` by system, `/etc` by base.
+    templates: Mutex<BTreeMap<String, PathBuf>>,
 }
 
 #[derive(Default)]
@@ -69,7 +69,7 @@ impl Lab {
                 cgroup,
                 keeper: Mutex::new(keeper),
                 register: Mutex::default(),
-                stores: Mutex::default(),
+                templates: Mutex::default(),
             }),
         };
         if ready.trim() != "ready" {
@@ -140,6 +140,7 @@ impl Lab {
         let dir = &self.inner.dir;
         for (name, script) in [
             ("assemble.sh", include_str!("scripts/assemble.sh")),
+            ("etc.sh", include_str!("scripts/etc.sh")),
             ("boot.sh", include_str!("scripts/boot.sh")),
             ("init.sh", include_str!("scripts/init.sh")),
         ] {
@@ -187,22 +188,34 @@ impl Lab {
 
     /// A directory whose `nix` holds the closure of `system` and nothing else.
     pub(crate) fn store_of(&self, system: &str) -> Result<PathBuf> {
-        let mut stores = self.inner.stores.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(store) = stores.get(system) {
-            return Ok(store.clone());
-        }
-        let store = self.inner.dir.join("stores").join(store_path_name(system)?);
-        fs::create_dir_all(&store)?;
-        require(
-            bounded(Duration::from_secs(120), "nix")
-                .env("NIX_CONFIG", nix_config())
+        store_path_name(system)?;
+        self.template(system, |store| {
+            let mut copy = bounded(Duration::from_secs(120), "nix");
+            copy.env("NIX_CONFIG", nix_config())
                 .args(["copy", "--no-check-sigs", "--to"])
-                .arg(&store)
-                .arg(system),
-        )
-        .with_context(|| format!("copying the closure of {system} for the lab's nodes"))?;
-        stores.insert(system.to_owned(), store.clone());
-        Ok(store)
+                .args([store.as_os_str(), system.as_ref()]);
+            copy
+        })
+    }
+
+    /// An `/etc` for nodes on the base in this tree.
+    pub(crate) fn etc_of(&self, tree: &Path) -> Result<PathBuf> {
+        self.template(&tree.to_string_lossy(), |etc| {
+            let mut copy = bounded(Duration::from_secs(20), "sh");
+            copy.arg(self.inner.dir.join("etc.sh")).args([tree, etc]);
+            copy
+        })
+    }
+
+    fn template(&self, of: &str, make: impl Fn(&Path) -> Command) -> Result<PathBuf> {
+        let mut templates = self.inner.templates.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = templates.get(of) {
+            return Ok(made.clone());
+        }
+        let place = self.inner.dir.join(format!("template{}", templates.len()));
+        require(&mut make(&place)).with_context(|| format!("preparing {of} for the nodes"))?;
+        templates.insert(of.to_owned(), place.clone());
+        Ok(place)
     }
 
     fn register(&self) -> std::sync::MutexGuard<'_, Register> {

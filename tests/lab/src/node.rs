@@ -22,6 +22,9 @@ const COMMAND: Duration = Duration::from_secs(60);
 /// How long a node may take to boot or to go down. On an idle machine it takes half a second; tests run on busy ones.
 const BOOT: Duration = Duration::from_secs(60);
 
+/// How long one knock at sshd's port may take: the answer comes at once or, where nobody has the address yet, never.
+const CONNECT: Duration = Duration::from_millis(60);
+
 /// A node of a [`Lab`].
 pub struct Node {
     lab: Lab,
@@ -44,11 +47,13 @@ impl Node {
         let dir = lab.dir().join(name);
         fs::create_dir(&dir).with_context(|| format!("a node called {name} exists"))?;
         let root = dir.join("root");
+        let tree = base.tree()?;
         require(
             bounded(COMMAND, "sh")
                 .arg(lab.dir().join("assemble.sh"))
-                .args([base.tree()?.as_path(), lab.dir(), dir.as_path()])
-                .args([name, &setup.nix_bytes.to_string(), &setup.var_bytes.to_string()]),
+                .args([tree.as_path(), lab.dir(), dir.as_path()])
+                .args([name, &setup.nix_bytes.to_string(), &setup.var_bytes.to_string()])
+                .arg(lab.etc_of(&tree)?),
         )
         .with_context(|| format!("laying out {name}"))?;
         install(&lab.store_of(system)?, &root, system)
@@ -348,7 +353,7 @@ fn install(store: &Path, root: &Path, system: &str) -> Result<()> {
 
 /// Whether a server greets as SSH servers do.
 fn ssh_answers(address: SocketAddr) -> bool {
-    let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_millis(500)) else {
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, CONNECT) else {
         return false;
     };
     let mut greeting = [0; 4];

@@ -93,8 +93,7 @@ impl Supervisor {
     pub(crate) fn cut_power(&self) -> Result<()> {
         self.lock().switch = Switch::Off;
         let _ = fs::remove_file(self.machine.dir.join("pid1"));
-        // May be gone already, after a power-off.
-        let _ = fs::write(self.machine.cgroup.join("cgroup.kill"), "1");
+        self.kill_boots();
         self.wait_off(Duration::from_secs(10))
     }
 
@@ -173,8 +172,38 @@ impl Supervisor {
             drop(state);
             self.changed.notify_all();
             let ended = child.and_then(|mut child| child.wait());
+            self.await_silence();
             let _ = fs::remove_file(self.machine.dir.join("pid1"));
             self.note_end(ended);
+        }
+    }
+
+    /// The cgroups of the node's boots: the present one and any that could not be removed yet.
+    fn boots_cgroups(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(&self.machine.cgroup) else {
+            return Vec::new();
+        };
+        let entries = entries.flatten().map(|entry| entry.path());
+        entries.filter(|path| path.is_dir()).collect()
+    }
+
+    fn kill_boots(&self) {
+        for cgroup in self.boots_cgroups() {
+            // It may be gone already, after a power-off.
+            let _ = fs::write(cgroup.join("cgroup.kill"), "1");
+        }
+    }
+
+    /// A boot has ended when its last process has, which is a moment after the one that we wait for.
+    fn await_silence(&self) {
+        let until = Instant::now() + Duration::from_secs(10);
+        let populated = |cgroup: &PathBuf| {
+            fs::read_to_string(cgroup.join("cgroup.events"))
+                .is_ok_and(|events| events.contains("populated 1"))
+        };
+        while self.boots_cgroups().iter().any(populated) && Instant::now() < until {
+            self.kill_boots();
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 

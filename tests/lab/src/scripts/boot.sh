@@ -6,10 +6,12 @@ dir=$1 cgroup=$2 veth=$3 bridge=$4 address=$5 gateway=$6 name=$7
 root=$dir/root
 
 # Everything of this boot lives in this cgroup, so that one write kills it; a lab that is being removed has no `alive`.
+# Each boot has another: Linux 6.18 also kills what enters a once killed cgroup by way of CLONE_INTO_CGROUP, as systemd 257
+# starts its services.
 mkdir -p "$cgroup"
-find "$cgroup/boot" -depth -type d -exec rmdir {} + 2>/dev/null || :
-mkdir -p "$cgroup/boot"
-echo $$ >"$cgroup/boot/cgroup.procs"
+find "$cgroup" -mindepth 1 -depth -type d -exec rmdir {} + 2>/dev/null || :
+boot=$(mktemp -d "$cgroup/boot-XXXXXX")
+echo $$ >"$boot/cgroup.procs"
 [ -e "$dir/../alive" ]
 
 umount -l "$root/run" 2>/dev/null || :
@@ -37,7 +39,9 @@ ip link del "$veth" 2>/dev/null || :
 umount -l "$dir/net" 2>/dev/null || :
 : >"$dir/net"
 unshare --net="$dir/net" ip link set lo up
-ip link add "$veth" type veth peer name eth0 netns "$dir/net"
+# The same card after each boot: neighbours remember its hardware address for half a minute.
+mac=$(echo "$address" | awk -F. '{ printf "02:64:%02x:%02x:%02x:%02x", $1, $2, $3, $4 }')
+ip link add "$veth" type veth peer name eth0 address "$mac" netns "$dir/net"
 ip link set "$veth" master "$bridge" up
 cat >"$root/run/lab-network" <<IP
 addr replace $address/24 dev eth0
