@@ -312,6 +312,20 @@ async fn the_series_of_a_node_vanish_with_it() {
 }
 
 #[tokio::test]
+async fn a_scrape_of_a_thousand_nodes_is_whole() {
+    let mut many = fleet::whole();
+    let view = many.nodes.values().next().expect("a node").clone();
+    many.nodes = (0..1000).map(|n| (format!("node{n}").parse().expect("a name"), view.clone())).collect();
+    let windows = Windows::open(many).await;
+    let began = std::time::Instant::now();
+    let text = windows.metrics().await;
+    println!("{} bytes in {:?}", text.len(), began.elapsed());
+    assert_eq!(text.lines().filter(|line| line.starts_with("driftless_node_in_sync{")).count(), 1000);
+    assert!(windows.ask("GET /").await.body.ends_with("</html>"));
+    windows.close().await;
+}
+
+#[tokio::test]
 async fn an_invented_path_or_method_makes_no_series_of_its_own() {
     let windows = Windows::open(fleet::whole()).await;
     for line in ["GET /a", "GET /b", "BREW /", "BREWER /", "GET /api/v1/nodes/x", "GET /api/v1/nodes/y"] {
@@ -345,6 +359,37 @@ fn the_alert_rules_pass_their_own_tests() {
         let ran = ran.expect("promtool (Debian: package prometheus)");
         assert!(ran.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&ran.stderr));
     }
+}
+
+#[test]
+fn every_panel_asks_valid_promql() {
+    fn questions(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("expr").and_then(Value::as_str).map(str::to_owned));
+                fields.values().for_each(|value| questions(value, found));
+            }
+            Value::Array(values) => values.iter().for_each(|value| questions(value, found)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana/dashboards/fleet.json");
+    let text = std::fs::read_to_string(path).expect("the dashboard");
+    let mut found = Vec::new();
+    questions(&serde_json::from_str(&text).expect("JSON"), &mut found);
+    assert!(found.len() > 20, "{found:?}");
+    // promtool reads rules, so each question becomes one; Grafana puts its own variables in beforehand.
+    let rules = found.iter().enumerate().map(|(number, expr)| {
+        let expr = expr.replace("$instance", ".*").replace("$__rate_interval", "1m");
+        serde_json::json!({ "record": format!("panel:{number}"), "expr": expr })
+    });
+    let rules = serde_json::json!({ "groups": [{ "name": "panels", "rules": rules.collect::<Vec<_>>() }] });
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("panels.yml");
+    std::fs::write(&file, rules.to_string()).expect("written");
+    let ran = Command::new("promtool").args(["check", "rules"]).arg(&file).output();
+    let ran = ran.expect("promtool (Debian: package prometheus)");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
 }
 
 /// The files that name metrics, with JSON's quoting undone.

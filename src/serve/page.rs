@@ -10,7 +10,7 @@ use crate::model::decision::Decision;
 use crate::model::name::NodeName;
 use crate::model::observed::{Contact, InFlight, Stage};
 use crate::model::revision::Revision;
-use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView, State};
+use crate::model::snapshot::{BlockedReason, NodeView, Ready, Snapshot, SourceView, State};
 
 const STYLE: &str = include_str!("page.css");
 
@@ -110,7 +110,7 @@ fn notices(snapshot: &Snapshot, now: Timestamp) -> Markup {
         @if let Some(blocked) = &source.blocked {
             div.notice.bad {
                 strong { "The newest commit is not in force" }
-                " (" (blocked.reason.as_str().replace('_', " ")) ")"
+                ": " (blocked_because(blocked.reason))
                 @if let Some(good) = &source.last_good { "; " (commit(good)) " " span.subject { (good.subject) } " stays" }
                 "."
                 pre { (blocked.message) }
@@ -119,6 +119,14 @@ fn notices(snapshot: &Snapshot, now: Timestamp) -> Markup {
         @if let Some(error) = &source.fetch_error {
             div.notice.bad { strong { "The source cannot be fetched." } pre { (error) } }
         }
+    }
+}
+
+fn blocked_because(reason: BlockedReason) -> &'static str {
+    match reason {
+        BlockedReason::InvalidFile => "its deployment file is missing or not usable",
+        BlockedReason::EvalFailed => "it does not evaluate",
+        BlockedReason::NonFastForward => "the branch was rewritten",
     }
 }
 
@@ -175,24 +183,21 @@ fn row(name: &NodeName, view: &NodeView, now: Timestamp) -> Markup {
             td.revision data-label="desired" { code { (revision(&view.desired_revision)) } }
             td.why {
                 (view.why)
-                @if let Some(doing) = &view.in_flight { (progress(doing, now)) }
+                @if let Some(doing) = &view.in_flight { (progress(doing)) }
                 (last_seen(view, now))
             }
         }
     }
 }
 
-/// How far a deployment is; the sentence in `why` says the same, the bar shows it.
-fn progress(doing: &InFlight, now: Timestamp) -> Markup {
+/// How much of the closure is copied; the sentence in `why` has the figures.
+fn progress(doing: &InFlight) -> Markup {
     html! {
         @match &doing.stage {
             Stage::Copying { bytes, total } if *total > 0 => {
                 progress max=(total) value=(bytes.min(total)) {}
-                span.detail { (mebibytes(*bytes)) " of " (mebibytes(*total)) " MiB" }
             }
-            Stage::Preparing | Stage::Copying { .. } | Stage::Switching { .. } => {
-                span.detail { "for " (ago(doing.since, now)) }
-            }
+            Stage::Preparing | Stage::Copying { .. } | Stage::Switching { .. } => {}
         }
     }
 }
@@ -222,10 +227,6 @@ fn class(state: State) -> &'static str {
         State::Failed => "failed",
         State::Unreachable => "unreachable",
     }
-}
-
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1}", bytes as f64 / f64::from(1 << 20))
 }
 
 /// The age in its largest whole unit, as `driftless status` shows it.
