@@ -158,6 +158,15 @@ async fn the_json_is_the_snapshot_itself() {
 }
 
 #[tokio::test]
+async fn the_command_line_reads_the_same_snapshot_from_the_socket() {
+    let windows = Windows::open(fleet::whole()).await;
+    let socket = windows.folder.path().join("control.sock");
+    let read = within(driftless::cli::ask::fleet(&socket)).await.expect("an answer");
+    assert_eq!(read, **windows.publish.borrow());
+    windows.close().await;
+}
+
+#[tokio::test]
 async fn wrong_questions_are_answered_in_json() {
     let windows = Windows::open(fleet::whole()).await;
     let cases = [
