@@ -127,13 +127,14 @@ impl Source {
 }
 
 /// What git, curl and ssh say when they are not let in.
-const REFUSALS: [&str; 8] = [
+const REFUSALS: [&str; 9] = [
     "Permission denied",
     "Host key verification failed",
     "REMOTE HOST IDENTIFICATION HAS CHANGED",
     "Authentication failed",
     "could not read Username",
     "could not read Password",
+    "unable to get password from user",
     "Too many authentication failures",
     "The requested URL returned error: 403",
 ];

@@ -11,12 +11,9 @@ use crate::command::command;
 
 use super::url;
 
-/// The remote's name. Its URL is only ever given by the environment: arguments are visible to every user, and a file
-/// would keep the credentials of a URL that is no longer configured.
-pub const REMOTE: &str = "driftless-source";
-
-/// Carries the URL to git.
-const URL_VARIABLE: &str = "DRIFTLESS_SOURCE_URL";
+/// The remote's name. Its URL stands in no file of ours, which would keep the credentials of a URL that is no longer
+/// configured.
+const REMOTE: &str = "driftless-source";
 
 /// What git takes from a caller's environment to find a repository: set where driftless is started from a hook, and
 /// then about another repository than ours (git-rev-parse(1), `--local-env-vars`).
@@ -41,23 +38,34 @@ pub fn git(clone: &Path, url: &str) -> Command {
     }
     // A desktop's password window would wait for nobody. GIT_ASKPASS stays: it is the documented way to hand git a
     // password from a file.
-    git.env_remove("SSH_ASKPASS").env(URL_VARIABLE, url);
+    git.env_remove("SSH_ASKPASS");
     if !chooses_ssh() {
         git.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
     }
+    configure(&mut git, url);
     git.arg("--git-dir").arg(clone);
-    for setting in [
-        "core.hooksPath=/dev/null",
-        "core.fsmonitor=false",
-        "credential.interactive=false",
-        // Nothing may outlive its deadline in the background.
-        "gc.autoDetach=false",
-        "maintenance.autoDetach=false",
-    ] {
-        git.args(["-c", setting]);
-    }
-    git.arg(format!("--config-env=remote.{REMOTE}.url={URL_VARIABLE}"));
     git
+}
+
+/// Settings for one command. They go through the environment (git-config(1), `GIT_CONFIG_COUNT`), where they follow those
+/// that the caller may have put there: arguments are visible to every user, and fill every error.
+fn configure(git: &mut Command, url: &str) {
+    let remote = format!("remote.{REMOTE}.url");
+    let settings = [
+        (remote.as_str(), url),
+        ("core.hooksPath", "/dev/null"),
+        ("core.fsmonitor", "false"),
+        // Nothing may outlive its deadline in the background.
+        ("gc.autoDetach", "false"),
+        ("maintenance.autoDetach", "false"),
+    ];
+    let present: usize =
+        std::env::var("GIT_CONFIG_COUNT").ok().and_then(|count| count.parse().ok()).unwrap_or(0);
+    for (at, (name, value)) in settings.iter().enumerate() {
+        git.env(format!("GIT_CONFIG_KEY_{}", present + at), name);
+        git.env(format!("GIT_CONFIG_VALUE_{}", present + at), value);
+    }
+    git.env("GIT_CONFIG_COUNT", (present + settings.len()).to_string());
 }
 
 /// `git fetch` of one refspec.

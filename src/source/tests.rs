@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -243,7 +245,7 @@ async fn a_machine_without_git_is_told_to_install_it() {
 #[tokio::test]
 async fn a_fetch_that_takes_too_long_is_killed() {
     let place = Place::new();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut config = config(&format!("http://{}/infra.git", listener.local_addr().unwrap()));
     config.timeout = Duration::from_millis(300);
     // The connection is made by the kernel; nobody ever answers.
@@ -437,4 +439,52 @@ async fn a_remote_url_is_not_watched() {
     let wake = Arc::new(Notify::new());
     assert!(watch("git@git.example.org:infra.git", wake.clone()).unwrap().is_none());
     assert!(watch("https://git.example.org/infra.git", wake).unwrap().is_none());
+}
+
+/// A web server on this host that answers `status` to everything, or, for 200, with the files below `root`: the oldest of
+/// Git's protocols. Ends with the test's runtime.
+async fn web_server(root: PathBuf, status: u16) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let mut request = vec![0; 8192];
+            let length = connection.read(&mut request).await.unwrap();
+            let text = String::from_utf8_lossy(&request[..length]);
+            let path = text.split([' ', '?']).nth(1).unwrap().trim_start_matches('/');
+            let file = fs::read(root.join(path));
+            let status = if status == 200 && file.is_err() { 404 } else { status };
+            let body = file.unwrap_or_default();
+            let head = format!(
+                "HTTP/1.1 {status} -\r\nContent-Length: {}\r\nWWW-Authenticate: Basic realm=x\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
+            let _ = connection.write_all(&[head.as_bytes(), &body].concat()).await;
+        }
+    });
+    format!("http://{address}/infra.git")
+}
+
+#[tokio::test]
+async fn a_branch_is_fetched_over_http() {
+    let place = Place::new();
+    git(place.dir.path(), &["clone", "-q", "--bare", "up", "infra.git"]);
+    git(&place.dir.path().join("infra.git"), &["update-server-info"]);
+    let url = web_server(place.dir.path().to_owned(), 200).await;
+    assert_eq!(place.open(&config(&url)).fetch().await.unwrap().subject, "first");
+}
+
+#[tokio::test]
+async fn a_forge_that_denies_is_told_from_one_that_has_no_such_repository() {
+    let place = Place::new();
+    let nothing = place.dir.path().join("nothing");
+    let url = web_server(nothing.clone(), 404).await;
+    let error = place.open(&config(&url)).fetch().await.unwrap_err();
+    assert!(matches!(error, SourceError::NoRepository { .. }), "{}", chain(error));
+    for (status, user) in [(401, ""), (401, "bot:wrong-token@"), (403, "")] {
+        let url = web_server(nothing.clone(), status).await.replace("://", &format!("://{user}"));
+        let error = place.open(&config(&url)).fetch().await.unwrap_err();
+        assert!(matches!(error, SourceError::Refused { .. }), "{}", chain(error));
+        assert!(!chain(error).contains("wrong-token"));
+    }
 }
