@@ -43,3 +43,23 @@ fn the_unit_is_no_more_exposed_than_it_has_to_be() {
     let dir = tempfile::tempdir().unwrap();
     systemd_analyze(&["security", "--offline=true", "--threshold=20", &unit(dir.path(), "")]);
 }
+
+#[test]
+fn alertmanager_is_told_of_alerts_that_exist() {
+    let rules = include_str!("../deploy/alerts.yml");
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let example = include_str!("../deploy/alertmanager.example.yml");
+    let matchers: Vec<&str> = example
+        .split("alertname")
+        .skip(1)
+        .filter_map(|rest| rest.trim_start_matches(['=', '~']).strip_prefix('"')?.split('"').next())
+        .collect();
+    assert!(alerts.len() > 5 && matchers.len() > 5, "{alerts:?} {matchers:?}");
+    for name in matchers.iter().flat_map(|matcher| matcher.split('|')) {
+        let known = match name.strip_suffix(".*") {
+            Some(prefix) => alerts.iter().any(|alert| alert.starts_with(prefix)),
+            None => alerts.contains(&name),
+        };
+        assert!(known, "no alert is called {name}");
+    }
+}
