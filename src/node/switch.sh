@@ -1,0 +1,818 @@
+#!/bin/sh
+# The node's half of driftless: observes the node, and switches it so that it cannot lock anyone out.
+#
+#   switch.sh FRAME VERB [ARGUMENT]...
+#
+# Runs on the node, as POSIX sh with coreutils, util-linux, systemd and nix. The controller sends it along; `start` keeps
+# a copy with the switch, so that the two halves of one switch never differ in version. A reply is everything between the
+# lines "driftless/1 FRAME" and "end FRAME": login shells print banners before it, and a broken link cuts it short.
+#
+# Nothing here relies on `set -e`: every command that can fail is handled where it stands.
+set -u
+umask 022
+LC_ALL=C
+export LC_ALL
+
+# Apart from the controller's own directories (/run/driftless, /var/lib/driftless): its service's runtime directory goes
+# when it stops, its state directory may be deleted, and a controller may well be a node of its own fleet.
+JOURNAL=/var/lib/driftless-node/switches
+PIN=/var/lib/driftless-node/pin
+LIVE=/run/driftless-node
+LOCK=$LIVE/lock
+ROOTS=/nix/var/nix/gcroots/driftless
+PROFILE=/nix/var/nix/profiles/system
+KEEP=20
+TAB=$(printf '\t')
+
+# The previous system is rooted and known to work; /run/current-system becomes the possibly broken one in the middle.
+search_path() {
+  PATH=${1:+$1/sw/bin:}/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin
+  export PATH
+}
+
+# --- replies -------------------------------------------------------------------------------------------------------
+
+reply() { printf '%s\n' "$*"; }
+
+# --- small things ----------------------------------------------------------------------------------------------------
+
+# Seconds since boot: a clock that is being set must not make deadlines expire.
+now() {
+  read -r NOW _ </proc/uptime || NOW=0
+  NOW=${NOW%%.*}
+}
+
+read_file() { # FILE -> VALUE
+  VALUE=
+  [ -r "$1" ] || return 1
+  read -r VALUE <"$1" || [ -n "$VALUE" ]
+}
+
+put() { # FILE TEXT: whole or not at all
+  if printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1"; then return 0; fi
+  rm -f "$1.new"
+  return 1
+}
+
+# One finished file is linked into place: of all who try, exactly one wins. Prints what stands there afterwards.
+claim() { # FILE TEXT -> VALUE
+  claim_file=$1.$$
+  printf '%s\n' "$2" >"$claim_file" || return 1
+  ln "$claim_file" "$1" 2>/dev/null
+  rm -f "$claim_file"
+  read_file "$1"
+}
+
+one_line() { printf '%s' "$*" | tr '\n\t' '  ' | cut -c 1-500; }
+
+is_id() {
+  case $1 in
+    *[!0-9A-Za-z-]* | '' | -*) return 1 ;;
+    *) return 0 ;;
+  esac
+}
+
+is_store_path() {
+  case $1 in
+    /nix/store/*/* | *[!0-9A-Za-z+._?=/-]*) return 1 ;;
+    /nix/store/?*) return 0 ;;
+    *) return 1 ;;
+  esac
+}
+
+running() { readlink -f /run/current-system; }
+boot_default() { readlink -f "$PROFILE"; }
+
+failed_units() {
+  systemctl list-units --state=failed --plain --no-legend --no-pager --full 2>/dev/null </dev/null |
+    while read -r unit _; do
+      case $unit in driftless-*) ;; ?*) printf '%s\n' "$unit" ;; esac
+    done
+}
+
+boot_id() { read_file /proc/sys/kernel/random/boot_id && printf '%s' "$VALUE"; }
+
+# --- the journal ----------------------------------------------------------------------------------------------------
+
+# One line with everything that anyone may know of a switch. On /run first, because /var may be full; on /var because
+# /run is gone after a reboot.
+write_summary() {
+  summary=$ID$TAB$SYSTEM$TAB$PREVIOUS$TAB$PHASE$TAB${OUTCOME:--}$TAB${CAUSE:--}$TAB$STARTED$TAB${FINISHED:--}
+  summary=$summary$TAB${REVISION:--}$TAB${ASKER:--}$TAB$BOOT$TAB${DETAIL:--}
+  put "$LIVE/$ID/summary" "$summary"
+  put "$ENTRY/summary" "$summary" && sync "$ENTRY/summary" 2>/dev/null
+  return 0
+}
+
+note() { printf '%s driftless: %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" >>"$ENTRY/log" 2>/dev/null || :; }
+
+enter() { # PHASE
+  PHASE=$1
+  put "$LIVE/$ID/phase" "$PHASE"
+  write_summary
+  note "phase $PHASE"
+}
+
+finish() { # OUTCOME CAUSE DETAIL
+  OUTCOME=$1
+  CAUSE=$2
+  DETAIL=$(one_line "$3")
+  FINISHED=$(date +%s)
+  PHASE=finished
+  note "$OUTCOME${CAUSE:+ ($CAUSE)}${DETAIL:+: $DETAIL}"
+  write_summary
+  put "$LIVE/$ID/phase" finished
+  rm -rf "${ROOTS:?}/$ID"
+  forget_old
+}
+
+# The newest switches are kept; an older one that is unfinished belongs to another boot and is kept out of the way too.
+forget_old() {
+  # Ids begin with the time: the pattern expands with the oldest first.
+  set -- "$JOURNAL"/*/
+  while [ $# -gt "$KEEP" ]; do
+    old=${1%/}
+    old=${old##*/}
+    if is_id "$old" && [ "$old" != "$ID" ]; then rm -rf "${JOURNAL:?}/$old" "${LIVE:?}/$old" "${ROOTS:?}/$old"; fi
+    shift
+  done
+  # Roots of copies that never became a switch.
+  find "$ROOTS" -mindepth 1 -maxdepth 1 -type d -mtime +1 -exec rm -rf {} + 2>/dev/null
+  return 0
+}
+
+load() { # ID: sets what `start` was given and what `run` recorded
+  ID=$1
+  ENTRY=$JOURNAL/$ID
+  SYSTEM='' PREVIOUS='' PROFILE_BEFORE='' NONCE='' EXPECTED='' GOAL=switch REVISION='' ASKER='' SSH_FROM='' LAST_RESORT=reboot
+  SWITCH_TIMEOUT=300 CONTACT_TIMEOUT=60 HEALTH_TIMEOUT=60 IGNORE_FAILED=no IGNORE_UNITS='' LISTENED=no ROUTED=no
+  STARTED=0 BOOT='' OUTCOME='' CAUSE='' DETAIL='' FINISHED='' PHASE=checking SSH_UNITS='' CHECKS=''
+  if ! is_id "$ID" || [ ! -r "$ENTRY/order" ]; then return 1; fi
+  while read -r key value; do
+    case $key in
+      system) SYSTEM=$value ;;
+      expected) EXPECTED=$value ;;
+      nonce) NONCE=$value ;;
+      goal) GOAL=$value ;;
+      revision) REVISION=$value ;;
+      asker) ASKER=$value ;;
+      ssh-from) SSH_FROM=$value ;;
+      last-resort) LAST_RESORT=$value ;;
+      switch-timeout) SWITCH_TIMEOUT=$value ;;
+      contact-timeout) CONTACT_TIMEOUT=$value ;;
+      health-timeout) HEALTH_TIMEOUT=$value ;;
+      ignore-failed) IGNORE_FAILED=$value ;;
+      ignore-units) IGNORE_UNITS=$value ;;
+      checks) CHECKS=$value ;;
+      previous) PREVIOUS=$value ;;
+      profile-before) PROFILE_BEFORE=$value ;;
+      listened) LISTENED=$value ;;
+      routed) ROUTED=$value ;;
+      ssh-units) SSH_UNITS=$value ;;
+      started) STARTED=$value ;;
+      boot) BOOT=$value ;;
+    esac
+  done <<END
+$(cat "$ENTRY/order" "$ENTRY/found" 2>/dev/null)
+END
+  read_file "$LIVE/$ID/phase" && PHASE=$VALUE
+  search_path "$PREVIOUS"
+}
+
+# --- what contact means ---------------------------------------------------------------------------------------------
+
+# SSH_CONNECTION is "client-address client-port server-address server-port" (sshd(8)).
+ssh_field() { # N
+  # shellcheck disable=SC2086 # split on purpose
+  set -- "$1" $SSH_FROM
+  case $1 in 1) printf '%s' "${2:-}" ;; 4) printf '%s' "${5:-}" ;; esac
+}
+
+# Whether something listens on the port we came in by; /proc/net/tcp has it in hexadecimal, state 0A (proc(5)).
+listens() {
+  port=$(ssh_field 4)
+  case $port in '' | *[!0-9]*) return 0 ;; esac
+  hex=$(printf '%04X' "$port")
+  for table in /proc/net/tcp /proc/net/tcp6; do
+    [ -r "$table" ] || continue
+    while read -r _ local _ state _; do
+      [ "$state" = 0A ] && [ "${local##*:}" = "$hex" ] && return 0
+    done <"$table"
+  done
+  return 1
+}
+
+# Whether there is a route back to the controller.
+routed() {
+  client=$(ssh_field 1)
+  [ -n "$client" ] || return 0
+  if command -v ip >/dev/null 2>&1; then
+    ip route get "${client%%%*}" >/dev/null 2>&1 </dev/null
+    return
+  fi
+  case $client in
+    *:*)
+      # Any IPv6 route that is not the loopback's.
+      while read -r _ _ _ _ _ _ _ _ _ device; do
+        [ "$device" != lo ] && return 0
+      done </proc/net/ipv6_route
+      return 1
+      ;;
+  esac
+  # /proc/net/route: addresses as hexadecimal numbers, least significant byte first.
+  old_ifs=$IFS
+  IFS=.
+  # shellcheck disable=SC2086 # split on purpose
+  set -- $client
+  IFS=$old_ifs
+  address=$((${1:-0} + ${2:-0} * 256 + ${3:-0} * 65536 + ${4:-0} * 16777216))
+  while read -r device target _ _ _ _ _ mask _; do
+    case $device in Iface | lo) continue ;; esac
+    [ $((address & 0x$mask)) -eq $((0x$target)) ] && return 0
+  done </proc/net/route
+  return 1
+}
+
+# --- switch-to-configuration ----------------------------------------------------------------------------------------
+
+# Runs it in a unit of its own, so that a deadline ends all its descendants: what is left behind would keep its lock and
+# block the rollback. Sets RC: its exit code, or "deadline", or "killed".
+STC=0
+# shellcheck disable=SC2016 # expanded by the inner shell
+STC_SCRIPT='"$1" "$2"; echo "$?" >"$3.new" && mv -f "$3.new" "$3"'
+stc() { # SYSTEM ACTION
+  STC=$((STC + 1))
+  # The watcher and a `resume` after its death must not use one unit name.
+  unit=driftless-stc-$ID-$$-$STC
+  code=$LIVE/$ID/stc-$$-$STC
+  note "$1/bin/switch-to-configuration $2"
+  # The lock's descriptor is closed: a daemon that activation leaves behind must not hold our lock.
+  if ! systemd-run --quiet --collect --no-ask-password --service-type=exec --unit="$unit" \
+    -p KillMode=control-group -p "RuntimeMaxSec=$SWITCH_TIMEOUT" -p TimeoutStopSec=5 \
+    -p "StandardOutput=append:$ENTRY/log" -p "StandardError=append:$ENTRY/log" \
+    --setenv="PATH=$PATH" --setenv=LC_ALL=C ${NO_CHECK:+--setenv=NIXOS_NO_CHECK=1} \
+    /bin/sh -c "$STC_SCRIPT" sh "$1/bin/switch-to-configuration" "$2" "$code" </dev/null >>"$ENTRY/log" 2>&1 9>&-; then
+    RC=unstarted
+    return
+  fi
+  now
+  stc_began=$NOW
+  stc_checked=$NOW
+  while [ ! -e "$code" ]; do
+    now
+    if [ $((NOW - stc_began)) -gt $((SWITCH_TIMEOUT + 15)) ]; then
+      systemctl kill --signal=KILL "$unit" </dev/null >/dev/null 2>&1
+      break
+    fi
+    if [ "$NOW" -ne "$stc_checked" ]; then
+      stc_checked=$NOW
+      # While systemd re-executes itself it answers nothing; only a clear word counts.
+      case $(systemctl show --property=ActiveState "$unit" 2>/dev/null </dev/null) in
+        ActiveState=inactive | ActiveState=failed) break ;;
+      esac
+    fi
+    sleep 0.1
+  done
+  if read_file "$code"; then
+    RC=$VALUE
+  elif [ $((NOW - stc_began)) -ge "$SWITCH_TIMEOUT" ]; then
+    RC=deadline
+  else
+    RC=killed
+  fi
+  # What the main program left running (it may hold the lock of switch-to-configuration) ends with its unit.
+  systemctl stop "$unit" </dev/null >/dev/null 2>&1
+  rm -f "$code"
+  note "switch-to-configuration $2: $RC"
+}
+
+new_failed_units() {
+  failed_units | while read -r unit; do
+    case " $FAILED_BEFORE " in *" $unit "*) continue ;; esac
+    for pattern in $IGNORE_UNITS; do
+      # shellcheck disable=SC2254 # a pattern on purpose
+      case $unit in $pattern) continue 2 ;; esac
+    done
+    printf '%s ' "$unit"
+  done
+}
+
+# --- the phases -----------------------------------------------------------------------------------------------------
+
+refuse() { # WORD...
+  put "$LIVE/$ID/refusal" "$*"
+  exit 75
+}
+
+# Everything the rest of the switch, or whoever has to finish it, needs to know of the time before.
+record_found() {
+  BOOT=$(boot_id)
+  STARTED=$(date +%s)
+  PROFILE_BEFORE=$(boot_default)
+  FAILED_BEFORE=$(failed_units | tr '\n' ' ')
+  listens && LISTENED=yes
+  routed && ROUTED=yes
+  for unit in sshd.socket ssh.socket sshd.service ssh.service; do
+    systemctl --quiet is-active "$unit" </dev/null && SSH_UNITS="$SSH_UNITS$unit "
+  done
+  put "$ENTRY/found" "previous $PREVIOUS
+profile-before $PROFILE_BEFORE
+listened $LISTENED
+routed $ROUTED
+ssh-units $SSH_UNITS
+started $STARTED
+boot $BOOT" || return 1
+  put "$ENTRY/failed-before" "$FAILED_BEFORE"
+}
+
+root_systems() {
+  mkdir -p "$ROOTS/$ID" || return 1
+  ln -sfn "$SYSTEM" "$ROOTS/$ID/system" && ln -sfn "$PREVIOUS" "$ROOTS/$ID/previous" || return 1
+  if [ -n "$PROFILE_BEFORE" ]; then ln -sfn "$PROFILE_BEFORE" "$ROOTS/$ID/profile" || return 1; fi
+}
+
+take_lock() { # SECONDS
+  exec 9>>"$LOCK" || return 1
+  # An observer tests the lock for a moment; that is why even a first try waits a little.
+  flock -w "$1" 9
+}
+
+run() {
+  take_lock 3 || refuse busy
+  PREVIOUS=$(running)
+  [ "$PREVIOUS" = "$EXPECTED" ] || refuse changed "${PREVIOUS:--}"
+  [ -x "$SYSTEM/bin/switch-to-configuration" ] || refuse missing "$SYSTEM"
+  [ -x "$PREVIOUS/bin/switch-to-configuration" ] || refuse no-way-back "$PREVIOUS"
+  search_path "$PREVIOUS"
+  record_found || refuse journal "$ENTRY"
+  root_systems || refuse root "$ROOTS"
+  put "$LIVE/owner" "$ID" || refuse journal "$LIVE"
+  enter checking
+  systemd-notify --ready || note "systemd-notify failed"
+  check_before
+  # Each phase that ends the switch ends the process.
+  if [ "$GOAL" = boot ]; then commit; fi
+  activate
+  await_contact
+  await_verdict
+  if [ "$GOAL" = test ]; then
+    finish succeeded '' 'goal test: profile and boot loader are as before'
+  else
+    commit
+  fi
+  exit 0
+}
+
+check_before() {
+  [ -x "$SYSTEM/pre-switch-checks" ] || return 0
+  if said=$(timeout -k 5 "$SWITCH_TIMEOUT" "$SYSTEM/pre-switch-checks" "$SYSTEM" "$GOAL" 2>&1 </dev/null 9>&-); then
+    return 0
+  fi
+  note "pre-switch checks: $said"
+  if [ -e "$SYSTEM/switch-inhibitors" ] && ! cmp -s "$SYSTEM/switch-inhibitors" "$PREVIOUS/switch-inhibitors"; then
+    finish rolled-back needs-reboot "$said"
+  else
+    finish rolled-back check "$said"
+  fi
+  exit 0
+}
+
+activate() {
+  enter testing
+  stc "$SYSTEM" test
+  case $RC in
+    0) return ;;
+    4)
+      fresh=$(new_failed_units)
+      if [ -z "$fresh" ] || [ "$IGNORE_FAILED" = yes ]; then
+        note "failed units${fresh:+ (ignored: $fresh)}: none that count"
+        return
+      fi
+      roll_back units "$fresh"
+      ;;
+    100) untouched needs-reboot 'switch-to-configuration: a reboot is needed (exit 100)' ;;
+    11) untouched busy "the lock of switch-to-configuration is taken" ;;
+    deadline) roll_back deadline "switch-to-configuration test did not end within $SWITCH_TIMEOUT s" ;;
+    killed | unstarted) roll_back killed "switch-to-configuration test was killed" ;;
+    *)
+      if tail -n 20 "$ENTRY/log" 2>/dev/null | grep -qi 'could not acquire lock'; then
+        untouched busy 'the lock of switch-to-configuration is taken'
+      fi
+      roll_back activation "switch-to-configuration test: exit code $RC; $(last_words)"
+      ;;
+  esac
+  exit 0
+}
+
+last_words() { grep -v ' driftless: ' "$ENTRY/log" 2>/dev/null | tail -n 3; }
+
+# Nothing was activated: there is nothing to undo, unless it was after all.
+untouched() { # CAUSE DETAIL
+  if [ "$(running)" = "$PREVIOUS" ]; then
+    finish rolled-back "$1" "$2"
+  else
+    roll_back "$1" "$2"
+  fi
+  exit 0
+}
+
+# Waits until somebody, or the deadline, has claimed FILE. Sets VALUE to what stands there.
+await() { # FILE SECONDS
+  now
+  await_began=$NOW
+  while [ ! -e "$1" ]; do
+    now
+    if [ $((NOW - await_began)) -ge "$2" ]; then
+      claim "$1" timeout || VALUE=timeout
+      return
+    fi
+    sleep 0.1
+  done
+  read_file "$1" || VALUE=timeout
+}
+
+await_contact() {
+  enter contact
+  await "$LIVE/$ID/contact" "$CONTACT_TIMEOUT"
+  [ "$VALUE" = made ] && return
+  roll_back contact "no new login within $CONTACT_TIMEOUT s"
+  exit 0
+}
+
+await_verdict() {
+  enter health
+  await "$LIVE/$ID/verdict" "$HEALTH_TIMEOUT"
+  case $VALUE in
+    accept) return ;;
+    reject*) roll_back rejected "${VALUE#reject }" ;;
+    *) roll_back silence "no verdict within $HEALTH_TIMEOUT s" ;;
+  esac
+  exit 0
+}
+
+set_profile() { # SYSTEM
+  note "nix-env --set $1"
+  HOME=${HOME:-/root} timeout -k 5 120 nix-env --profile "$PROFILE" --set "$1" \
+    </dev/null >>"$ENTRY/log" 2>&1 9>&- && [ "$(boot_default)" = "$1" ]
+}
+
+# Whether the boot loader's default entry starts SYSTEM. A loader that cannot be read is believed.
+boots() { # SYSTEM
+  for esp in /boot /efi /boot/efi; do
+    [ -r "$esp/loader/loader.conf" ] || continue
+    default=
+    while read -r key value _; do
+      [ "$key" = default ] && default=$value
+    done <"$esp/loader/loader.conf"
+    [ -n "$default" ] || return 0
+    # The default may be a pattern (loader.conf(5)).
+    for file in "$esp"/loader/entries/$default "$esp"/loader/entries/$default.conf; do
+      [ -r "$file" ] && grep -q "init=$1/init" "$file" && return 0
+    done
+    return 1
+  done
+  if [ -r /boot/grub/grub.cfg ]; then
+    grep -q "$1/init" /boot/grub/grub.cfg
+    return
+  fi
+  return 0
+}
+
+commit() {
+  if [ "$GOAL" = switch ] && [ "$(running)" != "$SYSTEM" ]; then
+    finish interfered foreign "$(running) runs, not $SYSTEM"
+    exit 0
+  fi
+  enter committing
+  said="nix-env could not set the profile; $(last_words)"
+  if set_profile "$SYSTEM"; then
+    stc "$SYSTEM" boot
+    if [ "$RC" = 0 ] && boots "$SYSTEM"; then
+      finish succeeded '' ''
+      exit 0
+    fi
+    said="switch-to-configuration boot: $RC; $(last_words)"
+    [ "$RC" = 0 ] && said="the boot loader's default entry is not $SYSTEM"
+  fi
+  note "commit failed: $said"
+  restore_profile || said="$said; and the profile could not be restored"
+  if [ "$GOAL" = boot ]; then
+    finish commit-failed commit "$said"
+    exit 0
+  fi
+  AFTER_ROLLBACK=commit-failed
+  roll_back commit "$said"
+  exit 0
+}
+
+restore_profile() {
+  [ -n "$PROFILE_BEFORE" ] || return 0
+  if [ "$(boot_default)" != "$PROFILE_BEFORE" ]; then set_profile "$PROFILE_BEFORE" || return 1; fi
+  stc "$PROFILE_BEFORE" boot
+  [ "$RC" = 0 ]
+}
+
+# --- rollback -------------------------------------------------------------------------------------------------------
+
+roll_back() { # CAUSE DETAIL
+  case $(running) in
+    "$SYSTEM" | "$PREVIOUS") ;;
+    *)
+      finish interfered foreign "$(running) runs; nothing was touched. First: $2"
+      return
+      ;;
+  esac
+  CAUSE=$1
+  DETAIL=$(one_line "$2")
+  enter rolling-back
+  # The previous system ran here a moment ago: its own checks have no say in getting back to it.
+  NO_CHECK=1
+  reactivate || reactivate || { finish rollback-failed "$1" "$2; re-activating $PREVIOUS: $RC; $(last_words)"; return; }
+  repair_contact "$1" "$2"
+}
+
+reactivate() {
+  stc "$PREVIOUS" test
+  case $RC in
+    0 | 4) [ "$(running)" = "$PREVIOUS" ] ;;
+    *) return 1 ;;
+  esac
+}
+
+lost_contact() {
+  if [ "$LISTENED" = yes ] && ! listens; then return 0; fi
+  if [ "$ROUTED" = yes ] && ! routed; then return 0; fi
+  return 1
+}
+
+# The machine is rebooted only when the way in is visibly gone, nobody gets in, and it would boot the previous system.
+repair_contact() { # CAUSE DETAIL
+  if [ "$LISTENED" = yes ] && ! listens; then
+    for unit in $SSH_UNITS; do
+      note "restarting $unit"
+      systemctl restart "$unit" </dev/null >>"$ENTRY/log" 2>&1
+    done
+    # A daemon may take a moment to listen.
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+      listens && break
+      sleep 0.5
+    done
+  fi
+  if ! lost_contact; then
+    finish "${AFTER_ROLLBACK:-rolled-back}" "$1" "$2"
+    return
+  fi
+  rm -f "$LIVE/$ID/contact"
+  put "$LIVE/$ID/phase" recontact
+  await "$LIVE/$ID/contact" "$CONTACT_TIMEOUT"
+  if [ "$VALUE" = made ]; then
+    finish "${AFTER_ROLLBACK:-rolled-back}" "$1" "$2"
+  elif [ "$LAST_RESORT" = reboot ] && [ "$(boot_default)" = "$PREVIOUS" ] && boots "$PREVIOUS"; then
+    finish "${AFTER_ROLLBACK:-rolled-back}" "$1" "$2; the way in stayed shut after the rollback: rebooting into $PREVIOUS"
+    sync
+    systemctl reboot </dev/null >>"$ENTRY/log" 2>&1 ||
+      finish rollback-failed "$1" "$2; re-activated, but the way in stayed shut and the reboot failed"
+  else
+    finish rollback-failed "$1" "$2; re-activated, but the way in stayed shut and a reboot is not allowed or would not boot it"
+  fi
+}
+
+# Called by systemd whenever the watcher's unit has ended, however it ended.
+resume() {
+  [ -r "$LIVE/$ID/summary" ] || exit 0
+  [ "$PHASE" = finished ] && exit 0
+  [ "$(systemctl is-system-running 2>/dev/null </dev/null)" = stopping ] && exit 0
+  take_lock 60 || exit 0
+  read_file "$LIVE/owner" && [ "$VALUE" = "$ID" ] || exit 0
+  read_file "$ENTRY/failed-before" && FAILED_BEFORE=$VALUE
+  note "the watcher ended in phase $PHASE"
+  if [ "$PHASE" = committing ]; then
+    if [ "$GOAL" = boot ] || [ "$(running)" = "$SYSTEM" ]; then commit; fi
+    restore_profile || note 'the profile could not be restored'
+  fi
+  roll_back killed "the watcher ended in phase $PHASE"
+}
+
+# --- verbs ----------------------------------------------------------------------------------------------------------
+
+verb_observe() { # [nix]
+  system=$(running)
+  if [ ! -e /etc/NIXOS ] || ! is_store_path "$system"; then
+    reply "error not-nixos"
+    return
+  fi
+  reply "boot-id $(boot_id)"
+  read_file /etc/machine-id && reply "machine-id $VALUE"
+  now
+  reply "uptime $NOW"
+  reply "running $system"
+  reply "boot-default $(boot_default)"
+  link=$(readlink "$PROFILE")
+  link=${link##*/system-}
+  reply "generation ${link%-link}"
+  booted=$(readlink -f /run/booted-system)
+  reply "booted $booted"
+  for part in kernel initrd kernel-modules; do
+    [ -e "$booted/$part" ] && reply "booted-kernel $(readlink -f "$booted/$part")"
+    [ -e "$system/$part" ] && reply "running-kernel $(readlink -f "$system/$part")"
+  done
+  failed_units | while read -r unit; do reply "failed-unit $unit"; done
+  reply "free-nix $(df -B1 --output=avail /nix 2>/dev/null | tail -n 1 | tr -d ' ')"
+  reply "free-boot $(df -B1 --output=avail /boot 2>/dev/null | tail -n 1 | tr -d ' ')"
+  if [ "${1:-}" = nix ]; then reply "nix-version $(nix --version 2>/dev/null </dev/null)"; fi
+  if [ -r "$PIN" ]; then
+    while read -r line; do reply "pin $line"; done <"$PIN"
+  fi
+  observe_journal
+}
+
+observe_journal() {
+  held=no
+  # Unprivileged, and without waiting: a held lock is a living switch.
+  if [ -r "$LOCK" ] && ! flock -n -s "$LOCK" true </dev/null; then held=yes; fi
+  this_boot=$(boot_id)
+  for dir in "$JOURNAL"/*/; do
+    id=${dir%/}
+    id=${id##*/}
+    read_file "$LIVE/$id/summary" || read_file "$dir/summary" || continue
+    forgiven=no
+    [ -e "$dir/forgiven" ] && forgiven=yes
+    owner=no
+    summary=$VALUE
+    read_file "$LIVE/owner" && [ "$VALUE" = "$id" ] && owner=$held
+    reply "entry $summary$TAB$this_boot$TAB$owner$TAB$forgiven"
+  done
+}
+
+# Roots the system before it is copied: a collection between copy and switch must not take it.
+verb_prepare() { # ID SYSTEM
+  if ! is_id "$1" || ! is_store_path "$2"; then
+    reply 'error bad-argument'
+    return
+  fi
+  if mkdir -p "$ROOTS/$1" && ln -sfn "$2" "$ROOTS/$1/system"; then reply ok; else reply "error root $ROOTS/$1"; fi
+}
+
+verb_abandon() { # ID: the copy failed, the root goes
+  is_id "$1" || { reply 'error bad-argument'; return; }
+  rm -rf "${ROOTS:?}/$1"
+  reply ok
+}
+
+verb_start() { # ID SYSTEM KEY=VALUE...
+  ID=$1 SYSTEM=$2
+  shift 2
+  ENTRY=$JOURNAL/$ID
+  if ! is_id "$ID" || ! is_store_path "$SYSTEM"; then
+    reply 'refused bad-argument'
+    return
+  fi
+  mkdir -p "$JOURNAL" "$LIVE" || { reply "refused journal $JOURNAL"; return; }
+  # Who else may read: outcomes are for everybody, orders (nonce) and logs are not.
+  if ! mkdir "$ENTRY" 2>/dev/null; then reply 'refused exists'; return; fi
+  if ! { mkdir -p "$LIVE/$ID" && cp "$0" "$ENTRY/switch.sh" && : >"$ENTRY/log" && : >"$ENTRY/order" &&
+    chmod 0600 "$ENTRY/log" "$ENTRY/order" && chmod 0700 "$ENTRY/switch.sh"; }; then
+    rm -rf "${ENTRY:?}" "${LIVE:?}/$ID"
+    reply "refused journal $ENTRY"
+    return
+  fi
+  {
+    printf 'system %s\n' "$SYSTEM"
+    for pair in "$@"; do printf '%s %s\n' "${pair%%=*}" "$(one_line "${pair#*=}")"; done
+  } >"$ENTRY/order"
+  rm -f "$0"
+  load "$ID" || { reply "refused journal $ENTRY"; return; }
+  start_unit
+}
+
+start_unit() {
+  # Long enough for a rollback by ExecStopPost: two activations, a contact, and some air.
+  stop_timeout=$((SWITCH_TIMEOUT * 3 + CONTACT_TIMEOUT + 180))
+  said=$(systemd-run --quiet --collect --no-ask-password --service-type=notify --unit="driftless-switch-$ID" \
+    -p NotifyAccess=all -p OOMPolicy=continue -p OOMScoreAdjust=-900 -p TimeoutStartSec=60 \
+    -p "TimeoutStopSec=$stop_timeout" -p "ExecStopPost=/bin/sh $ENTRY/switch.sh - resume $ID" \
+    /bin/sh "$ENTRY/switch.sh" - run "$ID" 2>&1 </dev/null)
+  if [ -r "$LIVE/$ID/summary" ]; then
+    reply "started $ID"
+  elif read_file "$LIVE/$ID/refusal"; then
+    reply "refused $VALUE"
+    rm -rf "${ENTRY:?}" "${LIVE:?}/$ID"
+  else
+    reply "refused unit $(one_line "$said")"
+    rm -rf "${ENTRY:?}" "${LIVE:?}/$ID"
+  fi
+}
+
+reply_entry() {
+  if read_file "$LIVE/$ID/summary" || read_file "$ENTRY/summary"; then
+    summary=$VALUE
+    held=no
+    if ! flock -n -s "$LOCK" true </dev/null && read_file "$LIVE/owner" && [ "$VALUE" = "$ID" ]; then held=yes; fi
+    forgiven=no
+    [ -e "$ENTRY/forgiven" ] && forgiven=yes
+    reply "entry $summary$TAB$(boot_id)$TAB$held$TAB$forgiven"
+  else
+    reply 'error no-entry'
+  fi
+}
+
+# Answers as soon as the phase is another than SEEN, or after SECONDS.
+verb_attach() { # ID SEEN SECONDS
+  now
+  attach_began=$NOW
+  while read_file "$LIVE/$ID/phase" && [ "$VALUE" = "$2" ] && [ $((NOW - attach_began)) -lt "$3" ]; do
+    sleep 0.1
+    now
+  done
+  read_file "$LIVE/$ID/phase" && reply "phase $VALUE"
+  reply "nonce $NONCE"
+  reply "deadlines $SWITCH_TIMEOUT $CONTACT_TIMEOUT $HEALTH_TIMEOUT"
+  [ -n "$CHECKS" ] && reply "checks $CHECKS"
+  reply_entry
+}
+
+# contact, accept and reject touch files only: a sick D-Bus cannot keep anyone from proving that the node is well.
+verb_contact() { # ID NONCE SSH_CONNECTION
+  [ "$2" = "$NONCE" ] || { reply 'refused nonce'; return; }
+  if [ -n "$SSH_FROM" ] && [ "$3" = "$SSH_FROM" ]; then reply 'refused same-connection'; return; fi
+  case $PHASE in
+    contact | recontact) ;;
+    *) reply "refused phase $PHASE"; return ;;
+  esac
+  if claim "$LIVE/$ID/contact" made; then reply "contact $VALUE"; else reply 'error claim'; fi
+}
+
+verb_accept() { # ID NONCE
+  [ "$2" = "$NONCE" ] || { reply 'refused nonce'; return; }
+  [ "$PHASE" = health ] || { reply "refused phase $PHASE"; return; }
+  if claim "$LIVE/$ID/verdict" accept; then reply "verdict $VALUE"; else reply 'error claim'; fi
+}
+
+verb_reject() { # ID NONCE REASON
+  [ "$2" = "$NONCE" ] || { reply 'refused nonce'; return; }
+  if claim "$LIVE/$ID/verdict" "reject $(one_line "$3")"; then reply "verdict $VALUE"; else reply 'error claim'; fi
+}
+
+verb_log() { # ID
+  [ -r "$ENTRY/log" ] || { reply 'error no-entry'; return; }
+  tail -c 200000 "$ENTRY/log" | while IFS= read -r line || [ -n "$line" ]; do reply "log $line"; done
+}
+
+# A person deployed by hand: the controller keeps off until then.
+verb_pin() { # BY UNTIL REASON
+  mkdir -p "${PIN%/*}" && put "$PIN" "by $(one_line "$1")
+until $(one_line "$2")
+reason $(one_line "$3")" && { reply ok; return; }
+  reply "error pin $PIN"
+}
+
+verb_unpin() {
+  rm -f "$PIN"
+  if [ -e "$PIN" ]; then reply "error pin $PIN"; else reply ok; fi
+}
+
+# `driftless retry`: failures so far no longer count.
+verb_forgive() {
+  for dir in "$JOURNAL"/*/; do
+    [ -e "$dir/summary" ] || continue
+    : >"$dir/forgiven" || { reply "error journal $dir"; return; }
+  done
+  reply ok
+}
+
+needs_entry() { # ID
+  load "$1" && return 0
+  reply 'error no-entry'
+  return 1
+}
+
+main() {
+  FAILED_BEFORE='' AFTER_ROLLBACK='' NO_CHECK=''
+  frame=${1:--} verb=${2:-}
+  [ $# -ge 2 ] || { echo 'usage: switch.sh FRAME VERB [ARGUMENT]...' >&2; exit 64; }
+  shift 2
+  search_path ''
+  case $verb in
+    run | resume) load "$1" && "$verb"; exit ;;
+  esac
+  reply "driftless/1 $frame"
+  case $verb in
+    observe) verb_observe "$@" ;;
+    prepare) verb_prepare "$@" ;;
+    abandon) verb_abandon "$@" ;;
+    start) verb_start "$@" ;;
+    attach) needs_entry "$1" && verb_attach "$@" ;;
+    contact) needs_entry "$1" && verb_contact "$@" ;;
+    accept) needs_entry "$1" && verb_accept "$@" ;;
+    reject) needs_entry "$1" && verb_reject "$@" ;;
+    log) needs_entry "$1" && verb_log "$@" ;;
+    pin) verb_pin "$@" ;;
+    unpin) verb_unpin ;;
+    forgive) verb_forgive ;;
+    *) reply "error unknown-verb $verb" ;;
+  esac
+  reply "end $frame"
+}
+
+# Last line: a script that was cut off on its way does nothing.
+main "$@"
