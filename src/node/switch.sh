@@ -605,6 +605,7 @@ verb_observe() { # [nix]
   read_file /etc/machine-id && reply "machine-id $VALUE"
   now
   reply "uptime $NOW"
+  reply "clock $(date +%s)"
   reply "running $system"
   reply "boot-default $(boot_default)"
   link=$(readlink "$PROFILE")

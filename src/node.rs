@@ -1,0 +1,287 @@
+//! One node: how it is reached, what it says of itself, and how it is switched.
+//!
+//! The room talks to `switch.sh` on the node and decides nothing: whether to act is `plan`'s, whether to survive is the
+//! node's own. A [`Node`] keeps one connection for everything except contact, which is proof only over a new one.
+
+mod deploy;
+mod frame;
+mod health;
+mod observe;
+mod preflight;
+mod protocol;
+mod ssh;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use crate::config::SshConfig;
+use crate::model::journal::SwitchId;
+use crate::model::name::NodeName;
+use crate::model::node::NodeSpec;
+use crate::model::observed::BootId;
+use crate::model::store_path::StorePath;
+
+pub use deploy::Order;
+pub use frame::FrameError;
+use ssh::Link;
+
+/// The script that runs on the node.
+pub const SWITCH_SH: &str = include_str!("node/switch.sh");
+
+/// A conversation with a node that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The connection could not be opened.
+    #[error("{node}: cannot connect to {destination}: {said}")]
+    Connect {
+        /// The node.
+        node: NodeName,
+        /// `user@host`, with the port where it is not 22.
+        destination: String,
+        /// What ssh said, and what to do about it.
+        said: String,
+    },
+    /// ssh, or something else needed here, could not be run.
+    #[error("{node}: cannot {attempt}")]
+    Command {
+        /// The node.
+        node: NodeName,
+        /// What was attempted.
+        attempt: &'static str,
+        /// Why not.
+        #[source]
+        source: crate::command::CommandError,
+    },
+    /// The connection broke while something ran on the node.
+    #[error("{node}: lost the connection while trying to {attempt}")]
+    Disconnected {
+        /// The node.
+        node: NodeName,
+        /// What was attempted.
+        attempt: &'static str,
+        /// Why.
+        #[source]
+        source: openssh::Error,
+    },
+    /// The node did not answer in time.
+    #[error("{node}: no answer within {seconds} s while trying to {attempt}")]
+    Deadline {
+        /// The node.
+        node: NodeName,
+        /// What was attempted.
+        attempt: &'static str,
+        /// The deadline, seconds.
+        seconds: u64,
+    },
+    /// The node answered something else than a reply.
+    #[error("{node}: cannot {attempt}: the node's answer is not a reply of driftless{}", said_by(stderr))]
+    Frame {
+        /// The node.
+        node: NodeName,
+        /// What was attempted.
+        attempt: &'static str,
+        /// What it said on stderr.
+        stderr: String,
+        /// How the answer is wrong.
+        #[source]
+        source: FrameError,
+    },
+    /// The machine is not a NixOS system.
+    #[error("{node}: {destination} is not a NixOS machine (no /etc/NIXOS or no /run/current-system)")]
+    NotNixos {
+        /// The node.
+        node: NodeName,
+        /// Where it was reached.
+        destination: String,
+    },
+    /// The node refused to start a switch.
+    #[error("{node}: the node refused to start the switch: {refusal}")]
+    Refused {
+        /// The node.
+        node: NodeName,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The script on the node reports a failure of its own.
+    #[error("{node}: cannot {attempt}: {said}")]
+    Script {
+        /// The node.
+        node: NodeName,
+        /// What was attempted.
+        attempt: &'static str,
+        /// Its words.
+        said: String,
+    },
+    /// The closure does not fit.
+    #[error(
+        "{node}: the closure needs {} MiB more on {file_system} than the {} MiB that are free; collect garbage on the node",
+        needed / MIB,
+        free / MIB
+    )]
+    NoSpace {
+        /// The node.
+        node: NodeName,
+        /// `/nix` or `/boot`.
+        file_system: &'static str,
+        /// Bytes missing on the node.
+        needed: u64,
+        /// Bytes free there.
+        free: u64,
+    },
+    /// The closure could not be copied.
+    #[error("{node}: cannot copy {toplevel}")]
+    Copy {
+        /// The node.
+        node: NodeName,
+        /// What was copied.
+        toplevel: StorePath,
+        /// Why not.
+        #[source]
+        source: crate::nix::NixError,
+    },
+    /// The switch runs (or ran) on the node, and it cannot be reached any more.
+    #[error("{node}: lost touch with switch {id} for {seconds} s; the node decides alone, its journal will say how")]
+    LostTouch {
+        /// The node.
+        node: NodeName,
+        /// The switch.
+        id: SwitchId,
+        /// How long it was tried, seconds.
+        seconds: u64,
+        /// The last error.
+        #[source]
+        source: Box<NodeError>,
+    },
+    /// A file of the connection could not be written here.
+    #[error("{node}: cannot write {}", path.display())]
+    Runtime {
+        /// The node.
+        node: NodeName,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+const MIB: u64 = 1 << 20;
+
+fn said_by(stderr: &str) -> String {
+    if stderr.is_empty() { String::new() } else { format!(" (it said: {stderr})") }
+}
+
+impl NodeError {
+    /// Whether nothing that was asked reached the node, or its answer did not reach us.
+    pub fn is_connection(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Disconnected { .. } | Self::Deadline { .. } | Self::LostTouch { .. } => true,
+            Self::Command { .. }
+            | Self::Frame { .. }
+            | Self::NotNixos { .. }
+            | Self::Refused { .. }
+            | Self::Script { .. }
+            | Self::NoSpace { .. }
+            | Self::Copy { .. }
+            | Self::Runtime { .. } => false,
+        }
+    }
+}
+
+/// Why a node does not start a switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Another switch is running.
+    Busy,
+    /// It runs another system than expected.
+    Changed {
+        /// What it runs.
+        running: String,
+    },
+    /// The system is not on the node.
+    Missing,
+    /// The running system has no switch-to-configuration: there would be no way back.
+    NoWayBack,
+    /// A switch of that id exists already.
+    Exists,
+    /// Anything else, in the node's words.
+    Other(String),
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Busy => f.write_str("another switch is running"),
+            Self::Changed { running } => write!(f, "it now runs {running}"),
+            Self::Missing => f.write_str("the system is not on the node"),
+            Self::NoWayBack => {
+                f.write_str("the running system has no switch-to-configuration, so there would be no way back")
+            }
+            Self::Exists => f.write_str("a switch of that id exists already"),
+            Self::Other(said) => f.write_str(said),
+        }
+    }
+}
+
+/// One node and the kept connection to it.
+#[derive(Debug)]
+pub struct Node {
+    name: NodeName,
+    spec: NodeSpec,
+    link: Link,
+    /// Version of the node's Nix, and the boot and system it was asked in: it cannot change within one.
+    nix_version: Mutex<Option<(BootId, StorePath, Option<String>)>>,
+}
+
+/// What a command on a node did.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// Its exit code, or 255 where a signal ended it.
+    pub code: i32,
+    /// All of stdout.
+    pub stdout: Vec<u8>,
+    /// All of stderr.
+    pub stderr: Vec<u8>,
+}
+
+impl Node {
+    /// Prepares the way to a node; nothing is connected yet. `runtime_dir` holds sockets, so its path must be short.
+    pub fn new(name: &NodeName, spec: &NodeSpec, ssh: &SshConfig, runtime_dir: &Path) -> Result<Self, NodeError> {
+        let link = Link::new(name, spec, ssh, runtime_dir)?;
+        Ok(Self { name: name.clone(), spec: spec.clone(), link, nix_version: Mutex::new(None) })
+    }
+
+    /// Its name in the deployment.
+    pub fn name(&self) -> &NodeName {
+        &self.name
+    }
+
+    /// What the deployment declares.
+    pub fn spec(&self) -> &NodeSpec {
+        &self.spec
+    }
+
+    /// Whether a declaration reaches the same machine in the same way: then the kept connection can stay.
+    pub fn is_reached_like(&self, spec: &NodeSpec) -> bool {
+        let way = |spec: &NodeSpec| {
+            (
+                spec.host.clone(),
+                spec.port,
+                spec.ssh_options.clone(),
+                spec.host_keys.clone(),
+                spec.privilege_escalation_command.clone(),
+            )
+        };
+        way(&self.spec) == way(spec)
+    }
+
+    /// Takes over a newer declaration that is reached alike; deadlines and checks are read from it.
+    pub fn redeclare(&mut self, spec: &NodeSpec) {
+        self.spec = spec.clone();
+    }
+
+    /// Ends the kept connection.
+    pub async fn close(&self) {
+        self.link.close().await;
+    }
+}

@@ -1,0 +1,304 @@
+//! Brings one system onto a node and switches it: root, copy, start, then follow the node through its own phases.
+//!
+//! The node decides whether it survives; this side only copies, knocks for contact, runs the health checks and gives its
+//! verdict. It never retries a step that failed: the next pass of the controller is the retry.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rand::Rng;
+use tokio::sync::watch;
+
+use super::frame::{FrameError, Reply};
+use super::protocol::{Privilege, random_hex};
+use super::{Node, NodeError, Refusal};
+use crate::model::journal::{Deadlines, Entry, Phase, SwitchId};
+use crate::model::node::{Goal, HealthChecks, LastResort};
+use crate::model::observed::Stage;
+use crate::model::store_path::StorePath;
+use crate::nix::Nix;
+
+/// Longest time for an answer that costs the node next to nothing.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Longest time for `start`: the unit's own start timeout and some.
+const START: Duration = Duration::from_secs(90);
+/// One long poll for the next phase, seconds.
+const POLL_SECONDS: u64 = 10;
+/// Between two tries to reach a node that is in the middle of a switch.
+const KNOCK: Duration = Duration::from_millis(500);
+
+/// What is to be installed on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// The system.
+    pub toplevel: StorePath,
+    /// What the node must still run when the switch starts.
+    pub expected: StorePath,
+    /// How.
+    pub goal: Goal,
+    /// The commit it is for, for the journal; `-` where there is none.
+    pub revision: String,
+    /// Who asks, for the journal.
+    pub asker: String,
+}
+
+/// What a watcher of a running switch must know; the node tells a controller that comes later.
+struct Following {
+    id: SwitchId,
+    nonce: String,
+    checks: HealthChecks,
+    deadlines: Deadlines,
+}
+
+impl Node {
+    /// Copies a system to the node and switches to it. `Ok` is the journal's entry, whatever its outcome.
+    pub async fn deploy(
+        &self,
+        nix: &Nix,
+        order: &Order,
+        stage: &watch::Sender<Stage>,
+    ) -> Result<Entry, NodeError> {
+        stage.send_replace(Stage::Preparing);
+        let id = SwitchId::new(Timestamp::now(), rand::rng().random());
+        self.push_rooted(nix, &order.toplevel, &id, stage).await?;
+        let nonce = random_hex();
+        let started = self.start(&id, &nonce, order).await;
+        if let Err(NodeError::Refused { .. }) = &started {
+            self.abandon(&id).await;
+        }
+        started?;
+        let following =
+            Following { id, nonce, checks: self.spec.health_checks.clone(), deadlines: self.deadlines() };
+        self.follow(&following, stage).await
+    }
+
+    /// Copies a system to the node and does not switch.
+    pub async fn push(
+        &self,
+        nix: &Nix,
+        toplevel: &StorePath,
+        stage: &watch::Sender<Stage>,
+    ) -> Result<(), NodeError> {
+        let id = SwitchId::new(Timestamp::now(), rand::rng().random());
+        // The root stays for a day, until the node's next switch clears it away.
+        self.push_rooted(nix, toplevel, &id, stage).await
+    }
+
+    /// Takes over a switch that somebody else started and is no longer there to judge.
+    pub async fn attach(&self, id: &SwitchId, stage: &watch::Sender<Stage>) -> Result<Entry, NodeError> {
+        let attempt = "re-attach to the switch";
+        let reply = self.ask_switch(attempt, id, "attach", &["-", "0"], ANSWER).await?;
+        let wrong = |key| self.wrong_reply(attempt, FrameError::Missing { key });
+        let nonce = reply.get("nonce").ok_or_else(|| wrong("nonce"))?.to_owned();
+        let deadlines = reply.get("deadlines").and_then(deadlines).ok_or_else(|| wrong("deadlines"))?;
+        // The entry's checks, not the newest declaration's: the switch is judged by what it was started with.
+        let checks = match reply.get("checks") {
+            None => HealthChecks::default(),
+            Some(json) => serde_json::from_str(json).map_err(|_| wrong("checks"))?,
+        };
+        self.follow(&Following { id: id.clone(), nonce, checks, deadlines }, stage).await
+    }
+
+    async fn push_rooted(
+        &self,
+        nix: &Nix,
+        toplevel: &StorePath,
+        id: &SwitchId,
+        stage: &watch::Sender<Stage>,
+    ) -> Result<(), NodeError> {
+        let prepare = ["prepare", id.as_str(), toplevel.as_str()];
+        self.ask("root the new system", Privilege::Root, &prepare, ANSWER).await?;
+        let copied = self
+            .copy(nix, toplevel, |bytes, total| {
+                stage.send_replace(Stage::Copying { bytes, total });
+            })
+            .await;
+        if copied.is_err() {
+            self.abandon(id).await;
+        }
+        copied
+    }
+
+    /// Gives the root back. Best effort: the node clears what is left after a day.
+    async fn abandon(&self, id: &SwitchId) {
+        let gone = self.ask("abandon the copy", Privilege::Root, &["abandon", id.as_str()], ANSWER).await;
+        if let Err(error) = gone {
+            tracing::debug!(node = %self.name, %id, error = &error as &dyn std::error::Error, "root not given back");
+        }
+    }
+
+    fn deadlines(&self) -> Deadlines {
+        Deadlines {
+            switch: self.spec.switch_timeout,
+            contact: self.spec.success_timeout,
+            health: self.spec.health_timeout,
+        }
+    }
+
+    async fn start(&self, id: &SwitchId, nonce: &str, order: &Order) -> Result<(), NodeError> {
+        let arguments = self.start_arguments(id, nonce, order);
+        match self.ask_start(&arguments, START).await {
+            Ok(reply) => self.started(&reply),
+            // The answer was lost, perhaps not the question. The journal knows.
+            Err(error) if error.is_connection() => {
+                let asked = self.ask_switch("ask for the switch", id, "attach", &["-", "0"], ANSWER).await;
+                asked.map(|_| ()).map_err(|_| error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn start_arguments(&self, id: &SwitchId, nonce: &str, order: &Order) -> Vec<String> {
+        let seconds = |duration: Duration| duration.as_secs().max(1).to_string();
+        let mut pairs = vec![
+            ("expected", order.expected.as_str().to_owned()),
+            ("nonce", nonce.to_owned()),
+            ("goal", order.goal.as_str().to_owned()),
+            ("revision", order.revision.clone()),
+            ("asker", order.asker.clone()),
+            ("switch-timeout", seconds(self.spec.switch_timeout)),
+            ("contact-timeout", seconds(self.spec.success_timeout)),
+            ("health-timeout", seconds(self.spec.health_timeout)),
+            ("ignore-failed", if self.spec.ignore_failing_systemd_units { "yes" } else { "no" }.into()),
+            ("ignore-units", self.spec.ignore_units.join(" ")),
+            (
+                "last-resort",
+                match self.spec.last_resort {
+                    LastResort::Reboot => "reboot".into(),
+                    LastResort::None => "none".into(),
+                },
+            ),
+        ];
+        if !self.spec.health_checks.is_empty() {
+            let json = serde_json::to_string(&self.spec.health_checks).unwrap_or_default();
+            pairs.push(("checks", json));
+        }
+        let mut arguments = vec![id.as_str().to_owned(), order.toplevel.as_str().to_owned()];
+        arguments.extend(pairs.into_iter().map(|(key, value)| format!("{key}={value}")));
+        arguments
+    }
+
+    fn started(&self, reply: &Reply) -> Result<(), NodeError> {
+        if reply.get("started").is_some() {
+            return Ok(());
+        }
+        let said = reply.get("refused").unwrap_or("without a reason");
+        let refusal = match said.split_once(' ').unwrap_or((said, "")) {
+            ("busy", _) => Refusal::Busy,
+            ("changed", running) => Refusal::Changed { running: running.to_owned() },
+            ("missing", _) => Refusal::Missing,
+            ("no-way-back", _) => Refusal::NoWayBack,
+            ("exists", _) => Refusal::Exists,
+            _ => Refusal::Other(said.to_owned()),
+        };
+        Err(NodeError::Refused { node: self.name.clone(), refusal })
+    }
+
+    /// Watches a switch to its end; makes contact and gives the verdict when the node waits for them.
+    async fn follow(&self, switch: &Following, stage: &watch::Sender<Stage>) -> Result<Entry, NodeError> {
+        let began = Instant::now();
+        let longest = longest(switch.deadlines);
+        let mut seen = "-".to_owned();
+        loop {
+            let poll = POLL_SECONDS.to_string();
+            let asked =
+                self.ask_switch("follow the switch", &switch.id, "attach", &[&seen, &poll], ANSWER).await;
+            let reply = match asked {
+                Ok(reply) => reply,
+                // In the middle of a switch a lost connection is ordinary: knock again, contact included.
+                Err(error) if began.elapsed() < longest => {
+                    tracing::debug!(node = %self.name, error = &error as &dyn std::error::Error, "lost touch");
+                    if matches!(seen.as_str(), "testing" | "contact" | "recontact") {
+                        self.knock(switch).await;
+                    }
+                    tokio::time::sleep(KNOCK).await;
+                    continue;
+                }
+                Err(error) => {
+                    return Err(NodeError::LostTouch {
+                        node: self.name.clone(),
+                        id: switch.id.clone(),
+                        seconds: began.elapsed().as_secs(),
+                        source: Box::new(error),
+                    });
+                }
+            };
+            let entry = reply.entry().map_err(|source| self.wrong_reply("follow the switch", source))?;
+            if entry.outcome.is_some() {
+                return Ok(entry);
+            }
+            let phase = reply.get("phase").unwrap_or(entry.phase.as_str()).to_owned();
+            stage.send_replace(Stage::Switching { phase: entry.phase, detail: String::new() });
+            match phase.as_str() {
+                "contact" | "recontact" => {
+                    self.knock(switch).await;
+                    // Not waited for by a long poll: a refused contact is tried again at once.
+                    if phase == seen {
+                        tokio::time::sleep(KNOCK).await;
+                    }
+                    seen = "-".to_owned();
+                    continue;
+                }
+                "health" => self.judge(switch, stage).await,
+                _ => {}
+            }
+            seen = phase;
+        }
+    }
+
+    /// One try to make contact. Only the node's own word afterwards counts.
+    async fn knock(&self, switch: &Following) {
+        match self.ask_contact(&switch.id, &switch.nonce).await {
+            Ok(reply) => tracing::debug!(node = %self.name, id = %switch.id, ?reply, "contact"),
+            Err(error) => {
+                tracing::debug!(node = %self.name, id = %switch.id, error = &error as &dyn std::error::Error, "no contact");
+            }
+        }
+    }
+
+    /// Runs the health checks and hands the node its verdict.
+    async fn judge(&self, switch: &Following, stage: &watch::Sender<Stage>) {
+        // The node counts silence as a reject: our own word has to be there before.
+        let deadline = switch.deadlines.health.mul_f64(0.8);
+        let show = |detail: String| {
+            stage.send_replace(Stage::Switching { phase: Phase::Health, detail });
+        };
+        let healthy = self.await_health(&switch.checks, deadline, show).await;
+        let said = match &healthy {
+            Ok(()) => self.ask_switch("accept the switch", &switch.id, "accept", &[&switch.nonce], ANSWER).await,
+            Err(reason) => {
+                let arguments = [switch.nonce.as_str(), reason.as_str()];
+                self.ask_switch("reject the switch", &switch.id, "reject", &arguments, ANSWER).await
+            }
+        };
+        if let Err(error) = said {
+            // The node waits until its own deadline; the next round of `follow` tries again or reads the outcome.
+            tracing::warn!(node = %self.name, id = %switch.id, error = &error as &dyn std::error::Error, "verdict not delivered");
+        }
+    }
+}
+
+/// Three numbers of seconds.
+fn deadlines(text: &str) -> Option<Deadlines> {
+    let mut numbers = text.split(' ').map(|number| number.parse().ok().map(Duration::from_secs));
+    let mut next = || numbers.next().flatten();
+    Some(Deadlines { switch: next()?, contact: next()?, health: next()? })
+}
+
+/// The node ends by itself within this: test, contact, health, commit, and a rollback with its second try and contact.
+fn longest(deadlines: Deadlines) -> Duration {
+    deadlines.switch * 4 + deadlines.contact * 2 + deadlines.health + Duration::from_secs(240)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_three_numbers() {
+        let read = deadlines("300 60 30").unwrap();
+        assert_eq!((read.switch.as_secs(), read.contact.as_secs(), read.health.as_secs()), (300, 60, 30));
+        assert!(deadlines("300 60").is_none());
+        assert!(deadlines("a b c").is_none());
+    }
+}

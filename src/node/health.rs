@@ -1,0 +1,77 @@
+//! Health checks between contact and verdict: units and commands on the node, repeated until all pass or time is up.
+
+use std::time::{Duration, Instant};
+
+use super::Node;
+use crate::model::node::HealthChecks;
+
+/// Between two rounds of the checks that have not passed yet.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Longest time for one check.
+const ONE_CHECK: Duration = Duration::from_secs(15);
+/// A failed check's output in the reason, characters.
+const MOST_OUTPUT: usize = 300;
+
+/// One check: its name in messages, and the shell command that passes with exit code 0.
+struct Check {
+    name: String,
+    command: String,
+}
+
+impl Node {
+    /// Waits until every check has passed once. The error is the reason of the reject: which check, and what it said.
+    pub(super) async fn await_health(
+        &self,
+        checks: &HealthChecks,
+        within: Duration,
+        show: impl Fn(String),
+    ) -> Result<(), String> {
+        let began = Instant::now();
+        let mut open = listed(checks);
+        let all = open.len();
+        while let Some(check) = open.last() {
+            show(format!("{}, {} of {all} passed", check.name, all - open.len()));
+            match self.passes(&check.command).await {
+                Ok(()) => {
+                    open.pop();
+                }
+                Err(said) if began.elapsed() + PERIOD > within => return Err(format!("{}: {said}", check.name)),
+                Err(_) => {
+                    tokio::time::sleep(PERIOD).await;
+                    // The others may pass meanwhile.
+                    open.rotate_right(1);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn passes(&self, command: &str) -> Result<(), String> {
+        let escalation = self.link.escalation().await.map_err(|error| error.to_string())?;
+        let words = escalation.iter().map(String::as_str).chain(["sh", "-c", command]);
+        let line = shlex::try_join(words).map_err(|error| error.to_string())?;
+        let ran = self.link.shell(&self.name, "run a health check", &line, &[], ONE_CHECK).await;
+        let output = ran.map_err(|error| error.to_string())?;
+        if output.code == 0 {
+            return Ok(());
+        }
+        let said: String = String::from_utf8_lossy(&[output.stdout, output.stderr].concat())
+            .trim()
+            .chars()
+            .take(MOST_OUTPUT)
+            .collect();
+        Err(format!("exit code {}{}{said}", output.code, if said.is_empty() { "" } else { ": " }))
+    }
+}
+
+fn listed(checks: &HealthChecks) -> Vec<Check> {
+    let commands = checks
+        .commands
+        .iter()
+        .map(|(name, command)| Check { name: format!("check {name:?}"), command: command.clone() });
+    let units = checks.units.iter().map(|unit| {
+        let quoted = shlex::try_quote(unit).map_or_else(|_| "''".into(), |quoted| quoted.into_owned());
+        Check { name: format!("unit {unit}"), command: format!("systemctl is-active -- {quoted}") }
+    });
+    commands.chain(units).collect()
+}

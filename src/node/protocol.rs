@@ -1,0 +1,142 @@
+//! How the verbs of `switch.sh` are called: command lines, privileges, deadlines. Decides nothing.
+
+use std::time::Duration;
+
+use rand::Rng;
+
+use super::frame::{FrameError, Reply};
+use super::{Node, NodeError, Output, SWITCH_SH};
+use crate::model::journal::SwitchId;
+
+/// Where each switch keeps the script it was started with.
+const JOURNAL: &str = "/var/lib/driftless-node/switches";
+
+/// Keeps the script that comes on stdin, then becomes it. `$3` is the switch's id.
+const SAVE: &str = r#"umask 077
+mkdir -p /run/driftless-node && chmod 0755 /run/driftless-node || exit 73
+f=/run/driftless-node/start-$3.sh
+cat >"$f" && exec sh "$f" "$@""#;
+
+/// Hands the login's own SSH_CONNECTION on, before an escalation drops it from the environment.
+const WITH_CONNECTION: &str = r#"exec "$@" "${SSH_CONNECTION-}""#;
+const WITH_SSH_FROM: &str = r#"exec "$@" "ssh-from=${SSH_CONNECTION-}""#;
+
+/// Who a verb runs as on the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privilege {
+    /// Whoever we log in as: reading needs no more, and sudo logs every call.
+    Login,
+    /// root, by the node's escalation command where the login is not root.
+    Root,
+}
+
+impl Node {
+    /// Sends the script along and calls one verb of it.
+    pub(super) async fn ask(
+        &self,
+        attempt: &'static str,
+        privilege: Privilege,
+        arguments: &[&str],
+        deadline: Duration,
+    ) -> Result<Reply, NodeError> {
+        let frame = random_hex();
+        let mut words = match privilege {
+            Privilege::Login => Vec::new(),
+            Privilege::Root => self.link.escalation().await?,
+        };
+        words.extend(["sh", "-s", "--", &frame].map(str::to_owned));
+        words.extend(arguments.iter().map(|word| (*word).to_owned()));
+        let line = self.line(attempt, &words)?;
+        let output = self.link.shell(&self.name, attempt, &line, SWITCH_SH.as_bytes(), deadline).await?;
+        self.reply(attempt, &output, &frame)
+    }
+
+    /// Calls `start`, which keeps the script it came with.
+    pub(super) async fn ask_start(&self, arguments: &[String], deadline: Duration) -> Result<Reply, NodeError> {
+        let attempt = "start the switch";
+        let frame = random_hex();
+        let mut words = ["sh", "-c", WITH_SSH_FROM, "sh"].map(str::to_owned).to_vec();
+        words.extend(self.link.escalation().await?);
+        words.extend(["sh", "-c", SAVE, "sh", &frame, "start"].map(str::to_owned));
+        words.extend(arguments.iter().cloned());
+        let line = self.line(attempt, &words)?;
+        let output = self.link.shell(&self.name, attempt, &line, SWITCH_SH.as_bytes(), deadline).await?;
+        self.reply(attempt, &output, &frame)
+    }
+
+    /// Calls a verb of the script that a switch was started with.
+    pub(super) async fn ask_switch(
+        &self,
+        attempt: &'static str,
+        id: &SwitchId,
+        verb: &str,
+        arguments: &[&str],
+        deadline: Duration,
+    ) -> Result<Reply, NodeError> {
+        let frame = random_hex();
+        let mut words = self.link.escalation().await?;
+        words.extend(switch_words(id, &frame, verb));
+        words.extend(arguments.iter().map(|word| (*word).to_owned()));
+        let line = self.line(attempt, &words)?;
+        let output = self.link.shell(&self.name, attempt, &line, &[], deadline).await?;
+        self.reply(attempt, &output, &frame)
+    }
+
+    /// Logs in anew and says so to the switch: the proof that the node can be reached.
+    pub(super) async fn ask_contact(&self, id: &SwitchId, nonce: &str) -> Result<Reply, NodeError> {
+        let attempt = "make contact";
+        let frame = random_hex();
+        let mut words = ["sh", "-c", WITH_CONNECTION, "sh"].map(str::to_owned).to_vec();
+        // Known since `start`; asking again must not need the kept connection.
+        words.extend(self.known_escalation().await);
+        words.extend(switch_words(id, &frame, "contact"));
+        words.push(nonce.to_owned());
+        let line = self.line(attempt, &words)?;
+        let output = self.link.fresh_shell(&self.name, &line, Duration::from_secs(20)).await?;
+        self.reply(attempt, &output, &frame)
+    }
+
+    fn line(&self, attempt: &'static str, words: &[String]) -> Result<String, NodeError> {
+        shlex::try_join(words.iter().map(String::as_str)).map_err(|error| NodeError::Script {
+            node: self.name.clone(),
+            attempt,
+            said: format!("an argument cannot be given to a shell: {error}"),
+        })
+    }
+
+    fn reply(&self, attempt: &'static str, output: &Output, frame: &str) -> Result<Reply, NodeError> {
+        let reply = Reply::parse(&output.stdout, frame).map_err(|source| {
+            let stderr = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
+            NodeError::Frame { node: self.name.clone(), attempt, stderr, source }
+        })?;
+        match reply.get("error") {
+            None => Ok(reply),
+            Some("not-nixos") => Err(NodeError::NotNixos {
+                node: self.name.clone(),
+                destination: self.link.destination().to_owned(),
+            }),
+            Some(said) => {
+                Err(NodeError::Script { node: self.name.clone(), attempt, said: said.to_owned() })
+            }
+        }
+    }
+
+    pub(super) fn wrong_reply(&self, attempt: &'static str, source: FrameError) -> NodeError {
+        NodeError::Frame { node: self.name.clone(), attempt, stderr: String::new(), source }
+    }
+}
+
+fn switch_words(id: &SwitchId, frame: &str, verb: &str) -> Vec<String> {
+    vec![
+        "sh".into(),
+        format!("{JOURNAL}/{id}/switch.sh"),
+        frame.to_owned(),
+        verb.to_owned(),
+        id.as_str().to_owned(),
+    ]
+}
+
+/// 128 random bits: names a reply, or proves that a contact is ours.
+pub fn random_hex() -> String {
+    format!("{:032x}", rand::rng().random::<u128>())
+}
