@@ -3,6 +3,8 @@
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod controller;
+pub mod error_chain;
 pub mod model;
 pub mod nix;
 pub mod plan;

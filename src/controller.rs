@@ -1,0 +1,336 @@
+//! The controller: one loop that owns all state. It wakes, re-reads the world, plans, starts actions, and publishes one
+//! immutable snapshot.
+//!
+//! A wake-up carries no data: timer, commit, finished task and SIGHUP are all "look again". Fetching, evaluating,
+//! building, observing and switching run as tasks beside the loop, so that a slow one never delays the rest; what they
+//! found waits in a queue until the next pass reads it. Nothing is decided here: that is `plan`'s.
+
+mod compare;
+mod desired;
+mod execute;
+mod lookout;
+mod prepare;
+mod state_lock;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::model::decision::{Decision, Plan};
+use crate::model::name::NodeName;
+use crate::model::observed::Observed;
+use crate::model::release::Release;
+use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView};
+use crate::model::store_path::StorePath;
+use crate::nix::{Nix, NixError};
+use crate::node::NodeError;
+use crate::plan::view::{Pass, node_views};
+use crate::serve::metrics::Metrics;
+use crate::serve::{self, ServeError};
+use crate::source::{self, Source, SourceError};
+
+use compare::Comparisons;
+use desired::Desired;
+use execute::Running;
+use lookout::Lookout;
+use prepare::Prepared;
+pub use state_lock::StateError;
+
+/// The longest sleep between two passes: the heartbeat of the loop.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// How long a shutdown waits for switches that are running on nodes. A successor re-attaches to what is left.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(60);
+
+/// What a controller is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The configuration.
+    pub config: Config,
+    /// Clone, checkouts, GC roots, cache.
+    pub state_dir: PathBuf,
+    /// Sockets of kept connections; its path must be short (unix(7): 108 bytes).
+    pub runtime_dir: PathBuf,
+}
+
+/// A controller that cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The source cannot be opened.
+    #[error("cannot open the source")]
+    Source(#[source] SourceError),
+    /// The nix room cannot be set up.
+    #[error("cannot prepare for evaluation")]
+    Nix(#[source] NixError),
+    /// The HTTP address is not to be had.
+    #[error("cannot listen on {address}; set serve.listen to a free address")]
+    Listen {
+        /// `serve.listen`.
+        address: std::net::SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The windows cannot be served.
+    #[error("cannot serve status and metrics")]
+    Serve(#[source] ServeError),
+}
+
+/// What a task found; read by the next pass.
+#[derive(Debug)]
+enum News {
+    /// The source was asked for its newest commit.
+    Fetched { outcome: Result<crate::model::revision::Revision, SourceError>, took: Duration },
+    /// A step of evaluating and building a revision.
+    Prepared { number: u64, step: Prepared },
+    /// A node was looked at.
+    Observed { node: NodeName, outcome: Box<Result<crate::model::observed::NodeState, NodeError>> },
+    /// An action ended; the node was looked at right after it.
+    Ended(Box<execute::Ended>),
+    /// Two closures were compared.
+    Compared { pair: compare::Pair, packages: Option<crate::model::packages::PackageDiff> },
+}
+
+/// How tasks hand in what they found.
+#[derive(Debug, Clone)]
+struct Desk {
+    news: mpsc::UnboundedSender<News>,
+    wake: Arc<Notify>,
+}
+
+impl Desk {
+    fn hand_in(&self, news: News) {
+        // The loop is gone only at shutdown, and then nobody wants to know.
+        let _ = self.news.send(news);
+        self.wake.notify_one();
+    }
+
+    fn look_again(&self) {
+        self.wake.notify_one();
+    }
+}
+
+/// Everything the loop owns.
+struct Controller {
+    options: Options,
+    desk: Desk,
+    inbox: mpsc::UnboundedReceiver<News>,
+    metrics: Arc<Metrics>,
+    nix: Nix,
+    desired: Desired,
+    lookout: Lookout,
+    running: Running,
+    comparisons: Comparisons,
+    views: BTreeMap<NodeName, NodeView>,
+    passes: u64,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+}
+
+/// Runs until `shutdown`; `reload` (SIGHUP) means "fetch now".
+pub async fn run(
+    options: Options,
+    reload: Arc<Notify>,
+    shutdown: CancellationToken,
+) -> Result<(), ControllerError> {
+    let _lock = state_lock::take(&options.state_dir)?;
+    let config = &options.config;
+    let source = Source::open(&config.source, &options.state_dir).map_err(ControllerError::Source)?;
+    let nix = Nix::new(&config.nix, &options.state_dir).map_err(ControllerError::Nix)?;
+    let address = config.serve.listen;
+    let tcp =
+        TcpListener::bind(address).await.map_err(|source| ControllerError::Listen { address, source })?;
+    let socket = serve::bind_socket(&config.serve.socket).map_err(ControllerError::Serve)?;
+
+    let wake = Arc::new(Notify::new());
+    let commits = Arc::new(Notify::new());
+    // A watch that cannot be set up leaves the poll: later, not never.
+    let _watch = source::watch(&config.source.url, commits.clone())
+        .inspect_err(|error| tracing::warn!(error = error as &dyn std::error::Error, "not watching the repository"));
+    let (news, inbox) = mpsc::unbounded_channel();
+    let (snapshot, look) = watch::channel(Arc::new(Snapshot::starting(config, Timestamp::now())));
+    let metrics = Arc::new(Metrics::new());
+    let windows = serve::run(tcp, Some(socket), look, metrics.clone(), commits.clone(), shutdown.clone());
+    let windows = tokio::spawn(windows);
+
+    let controller = Controller {
+        desk: Desk { news, wake: wake.clone() },
+        inbox,
+        metrics,
+        desired: Desired::new(source, &options),
+        nix,
+        lookout: Lookout::new(&options),
+        running: Running::default(),
+        comparisons: Comparisons::default(),
+        views: BTreeMap::new(),
+        passes: 0,
+        snapshot,
+        options,
+    };
+    controller.run(&wake, &commits, &reload, shutdown).await;
+    match windows.await {
+        Ok(served) => served.map_err(ControllerError::Serve),
+        // Its panic was reported where it happened.
+        Err(_) => Ok(()),
+    }
+}
+
+impl Controller {
+    async fn run(mut self, wake: &Notify, commits: &Notify, reload: &Notify, shutdown: CancellationToken) {
+        tracing::info!(source = %self.options.config.source.display_url(), state = %self.options.state_dir.display(), "started");
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        loop {
+            let next = self.pass().await;
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+            tokio::select! {
+                () = wake.notified() => {}
+                () = commits.notified() => self.desired.fetch_now(),
+                () = reload.notified() => self.desired.fetch_now(),
+                () = tokio::time::sleep_until(next.into()) => {}
+                () = shutdown.cancelled() => break,
+            }
+        }
+        self.shut_down(wake).await;
+    }
+
+    /// One pass: read what tasks found, start what is due, plan, act, publish. Returns when to look again at the latest.
+    async fn pass(&mut self) -> Instant {
+        let began = Instant::now();
+        while let Ok(news) = self.inbox.try_recv() {
+            self.take_in(news);
+        }
+        let mut next = began + HEARTBEAT;
+        next = next.min(self.desired.advance(&self.nix, &self.desk, &self.metrics));
+        let now = Timestamp::now();
+        if let Some(release) = self.desired.release().cloned() {
+            self.lookout.follow(&release);
+            next = next.min(self.lookout.look(&self.desk, &self.running));
+            let observed = self.lookout.observed(&self.running);
+            let plan = crate::plan::plan(&release, &observed, now);
+            self.act(&release, &plan);
+            // What was just started is in flight already: the picture shows what is, not what was meant.
+            let observed = self.lookout.observed(&self.running);
+            self.views = node_views(Pass { release: &release, observed: &observed, plan: &plan, now }, &self.views);
+            self.compare(&observed);
+            if let Some(at) = plan.look_again_at {
+                next = next.min(began + Duration::try_from(at.duration_since(now)).unwrap_or_default());
+            }
+        }
+        self.passes += 1;
+        self.metrics.reconciled(began.elapsed());
+        self.publish(now);
+        next
+    }
+
+    fn take_in(&mut self, news: News) {
+        match news {
+            News::Fetched { outcome, took } => self.desired.fetched(outcome, took, &self.metrics),
+            News::Prepared { number, step } => self.desired.prepared(number, step, &self.metrics),
+            News::Observed { node, outcome } => self.lookout.saw(&node, *outcome),
+            News::Ended(ended) => {
+                self.running.end(&ended, &self.metrics);
+                if let Some(seen) = ended.seen {
+                    self.lookout.saw(&ended.node, seen);
+                }
+            }
+            News::Compared { pair, packages } => self.comparisons.take_in(pair, packages),
+        }
+    }
+
+    fn act(&mut self, release: &Release, plan: &Plan) {
+        for (name, decision) in &plan.decisions {
+            if let Decision::Act { action } = decision
+                && let Some(node) = self.lookout.node(name)
+            {
+                let revision = self.desired.revision_of(release, name);
+                self.running.start(node, action, revision, &self.nix, &self.desk);
+            }
+        }
+    }
+
+    /// Has closures compared, for nodes whose difference nobody knows yet.
+    fn compare(&mut self, observed: &Observed) {
+        for (name, view) in &mut self.views {
+            let running: Option<&StorePath> =
+                observed.nodes.get(name).and_then(|seen| seen.state.as_ref()).map(|state| &state.running);
+            if let (Some(running), Some(desired), Some(node)) =
+                (running, view.desired.as_ref(), self.lookout.node(name))
+                && running != desired
+                && view.packages.is_none()
+            {
+                let pair = compare::Pair { running: running.clone(), desired: desired.clone() };
+                view.packages = self.comparisons.of(pair, node, &self.nix, &self.desk);
+            }
+        }
+        self.comparisons.forget_unused(&self.views);
+    }
+
+    fn publish(&self, now: Timestamp) {
+        let looked = self.desired.release().is_some() && self.lookout.looked_at_all();
+        let snapshot = Snapshot {
+            version: 1,
+            at: now,
+            passes: self.passes,
+            ready: if looked { Ready::Ready } else { Ready::Starting },
+            source: self.desired.view(),
+            nodes: self.views.clone(),
+        };
+        self.snapshot.send_replace(Arc::new(snapshot));
+    }
+
+    /// Ends what can be ended, waits a while for what must not be, and leaves the rest to the nodes and the successor.
+    async fn shut_down(&mut self, wake: &Notify) {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        tracing::info!("shutting down");
+        self.desired.cancel();
+        self.lookout.cancel();
+        self.running.cancel_unstarted();
+        let deadline = Instant::now() + SHUTDOWN_GRACE;
+        while self.running.count() > 0 {
+            tokio::select! {
+                () = wake.notified() => {}
+                () = tokio::time::sleep_until(deadline.into()) => {
+                    tracing::warn!(switches = self.running.count(), "left to the nodes; a successor re-attaches");
+                    break;
+                }
+            }
+            while let Ok(news) = self.inbox.try_recv() {
+                if let News::Ended(ended) = news {
+                    self.running.end(&ended, &self.metrics);
+                }
+            }
+        }
+        self.lookout.close().await;
+    }
+}
+
+impl Snapshot {
+    /// The picture before the first pass.
+    fn starting(config: &Config, now: Timestamp) -> Self {
+        Self {
+            version: 1,
+            at: now,
+            passes: 0,
+            ready: Ready::Starting,
+            source: SourceView {
+                url: config.source.display_url(),
+                branch: config.source.branch.clone(),
+                head: None,
+                last_good: None,
+                blocked: None,
+                fetched_at: None,
+                fetch_error: None,
+                evaluated_at: None,
+            },
+            nodes: BTreeMap::new(),
+        }
+    }
+}

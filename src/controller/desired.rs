@@ -1,0 +1,349 @@
+//! What Git wants: fetches the branch, prepares its newest commit, and keeps the release that is in force.
+//!
+//! Owns the way from the source to the release; whether a release is acted on is `plan`'s.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rand::Rng;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::prepare::{Preparation, Prepared, prepare};
+use super::{Desk, News, Options};
+use crate::error_chain::error_chain;
+use crate::model::manifest::Names;
+use crate::model::name::NodeName;
+use crate::model::node::NodeSpec;
+use crate::model::release::{NodeRelease, Progress, Release};
+use crate::model::revision::Revision;
+use crate::model::snapshot::{Blocked, BlockedReason, SourceView};
+use crate::model::store_path::StorePath;
+use crate::nix::Nix;
+use crate::serve::metrics::{BuildResult, EvaluationResult, FetchResult, Metrics};
+use crate::source::{Source, SourceError};
+
+/// A revision with nodes that did not evaluate or build is tried again after this: a cache or a mirror may be back.
+const PREPARE_AGAIN: Duration = Duration::from_secs(15 * 60);
+
+/// Everything that is known of the source and what it wants.
+#[derive(Debug)]
+pub struct Desired {
+    source: Source,
+    config: crate::config::SourceConfig,
+    roots: PathBuf,
+    fetch_due: Instant,
+    fetching: Option<AbortOnDropHandle<()>>,
+    view: SourceView,
+    release: Option<Release>,
+    /// Revisions still to be prepared, oldest first; a newer head replaces all of them.
+    waiting: Vec<Revision>,
+    preparing: Option<Preparing>,
+    /// Numbers the preparations, so that what a cancelled one still hands in is told apart.
+    number: u64,
+    prepare_again: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Preparing {
+    revision: Revision,
+    began: Instant,
+    evaluated: Counts,
+    _task: AbortOnDropHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    good: usize,
+    bad: usize,
+}
+
+impl Desired {
+    /// Starts with the revision that was in force before a restart, if the clone still remembers one.
+    pub fn new(source: Source, options: &Options) -> Self {
+        let config = options.config.source.clone();
+        let last_good = source.last_good().unwrap_or_else(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the last good revision is not known");
+            None
+        });
+        let view = SourceView {
+            url: config.display_url(),
+            branch: config.branch.clone(),
+            head: None,
+            last_good: last_good.clone(),
+            blocked: None,
+            fetched_at: None,
+            fetch_error: None,
+            evaluated_at: None,
+        };
+        Self {
+            source,
+            config,
+            roots: options.state_dir.join("gcroots"),
+            fetch_due: Instant::now(),
+            fetching: None,
+            view,
+            release: None,
+            waiting: last_good.into_iter().collect(),
+            preparing: None,
+            number: 0,
+            prepare_again: None,
+        }
+    }
+
+    /// The release in force.
+    pub fn release(&self) -> Option<&Release> {
+        self.release.as_ref()
+    }
+
+    /// The source for the windows.
+    pub fn view(&self) -> SourceView {
+        self.view.clone()
+    }
+
+    /// The commit that a node's desired system is from; `-` where that is not known any more.
+    pub fn revision_of(&self, release: &Release, name: &NodeName) -> String {
+        let current = release.nodes.get(name).is_some_and(|node| matches!(node.progress, Progress::Built));
+        match &release.revision {
+            Some(revision) if current => revision.commit.to_string(),
+            Some(_) | None => "-".into(),
+        }
+    }
+
+    /// Somebody says that there may be a new commit.
+    pub fn fetch_now(&mut self) {
+        self.fetch_due = Instant::now();
+    }
+
+    /// Ends fetch, evaluation and builds.
+    pub fn cancel(&mut self) {
+        self.fetching = None;
+        self.preparing = None;
+        self.waiting.clear();
+    }
+
+    /// Starts what is due. Returns when the next thing will be.
+    pub fn advance(&mut self, nix: &Nix, desk: &Desk, metrics: &Metrics) -> Instant {
+        let now = Instant::now();
+        if self.fetching.is_none() && self.fetch_due <= now {
+            self.start_fetch(desk);
+        }
+        if self.prepare_again.is_some_and(|at| at <= now) && self.preparing.is_none() && self.waiting.is_empty() {
+            self.prepare_again = None;
+            self.waiting.extend(self.view.head.clone());
+        }
+        if self.preparing.is_none() && !self.waiting.is_empty() {
+            let revision = self.waiting.remove(0);
+            self.start_preparation(revision, nix, desk);
+        }
+        metrics.building(self.release.as_ref().map_or(0, count_building));
+        let fetch = if self.fetching.is_none() { self.fetch_due } else { now + self.config.timeout };
+        self.prepare_again.map_or(fetch, |again| again.min(fetch))
+    }
+
+    fn start_fetch(&mut self, desk: &Desk) {
+        let (source, desk) = (self.source.clone(), desk.clone());
+        // A tenth at random: a thousand controllers behind one forge do not ask at the same moment.
+        self.fetch_due = Instant::now() + self.config.poll.mul_f64(1.0 + rand::rng().random_range(0.0..0.1));
+        self.fetching = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            let began = Instant::now();
+            let outcome = source.fetch().await;
+            desk.hand_in(News::Fetched { outcome, took: began.elapsed() });
+        })));
+    }
+
+    fn start_preparation(&mut self, revision: Revision, nix: &Nix, desk: &Desk) {
+        self.number += 1;
+        let number = self.number;
+        tracing::info!(revision = revision.commit.short(), subject = revision.subject, "preparing");
+        let job = Preparation {
+            source: self.source.clone(),
+            nix: nix.clone(),
+            revision: revision.clone(),
+            deployment: self.config.deployment.clone(),
+            roots: self.roots.clone(),
+        };
+        let desk = desk.clone();
+        let task = tokio::spawn(async move {
+            prepare(job, |step| desk.hand_in(News::Prepared { number, step })).await;
+        });
+        self.preparing = Some(Preparing {
+            revision,
+            began: Instant::now(),
+            evaluated: Counts::default(),
+            _task: AbortOnDropHandle::new(task),
+        });
+    }
+
+    /// Takes in what a fetch found. A new head cancels whatever was being prepared.
+    pub fn fetched(&mut self, outcome: Result<Revision, SourceError>, took: Duration, metrics: &Metrics) {
+        self.fetching = None;
+        match outcome {
+            Ok(revision) => {
+                metrics.fetched(FetchResult::Success, took);
+                self.view.fetched_at = Some(Timestamp::now());
+                self.view.fetch_error = None;
+                if self.view.head.as_ref().is_none_or(|head| head.commit != revision.commit) {
+                    self.new_head(revision, metrics);
+                }
+            }
+            Err(error) => {
+                metrics.fetched(FetchResult::of(&error), took);
+                let said = error_chain(&error);
+                if self.view.fetch_error.as_ref() != Some(&said) {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "fetch failed; the last good release stays in force");
+                }
+                self.view.fetch_error = Some(said);
+            }
+        }
+    }
+
+    fn new_head(&mut self, revision: Revision, metrics: &Metrics) {
+        let first = self.view.head.is_none();
+        tracing::info!(revision = revision.commit.short(), subject = revision.subject, "new head");
+        self.prepare_again = None;
+        self.view.blocked = None;
+        self.view.head = Some(revision.clone());
+        // After a restart the last good release is prepared first (from the cache): it must be in force even if the
+        // head turns out to be broken.
+        if first && self.view.last_good.is_some() && self.release.is_none() {
+            if self.view.last_good.as_ref().is_some_and(|good| good.commit == revision.commit) {
+                return;
+            }
+            self.waiting.push(revision);
+            return;
+        }
+        if self.preparing.take().is_some() {
+            metrics.evaluated(EvaluationResult::Superseded, Duration::ZERO);
+        }
+        self.waiting = vec![revision];
+    }
+
+    /// Takes in one step of a preparation.
+    pub fn prepared(&mut self, number: u64, step: Prepared, metrics: &Metrics) {
+        let Some(preparing) = self.preparing.as_mut().filter(|_| number == self.number) else { return };
+        match step {
+            Prepared::Named(names) => {
+                let revision = preparing.revision.clone();
+                self.release = Some(begin(self.release.take(), revision, &names, &self.roots));
+            }
+            Prepared::Blocked(blocked) => {
+                metrics.evaluated(EvaluationResult::Failed, preparing.began.elapsed());
+                let revision = preparing.revision.commit.short().to_owned();
+                tracing::warn!(revision, reason = blocked.reason.as_str(), message = blocked.message, "head blocked");
+                let _ = self.preparing.take();
+                self.view.blocked = Some(blocked);
+                self.prepare_again = Some(Instant::now() + PREPARE_AGAIN);
+            }
+            Prepared::Evaluated(name, outcome) => {
+                match &outcome {
+                    Ok(_) => preparing.evaluated.good += 1,
+                    Err(error) => {
+                        preparing.evaluated.bad += 1;
+                        tracing::warn!(node = %name, error, "does not evaluate");
+                    }
+                }
+                self.evaluated(&name, outcome);
+            }
+            Prepared::Built(name, outcome) => {
+                let took = preparing.began.elapsed();
+                metrics.built(if outcome.is_ok() { BuildResult::Success } else { BuildResult::Failed }, took);
+                self.built(&name, outcome);
+            }
+            Prepared::Done => self.done(metrics),
+        }
+    }
+
+    fn evaluated(&mut self, name: &NodeName, outcome: Result<Option<Box<NodeSpec>>, String>) {
+        let Some(release) = self.release.as_mut() else { return };
+        match outcome {
+            Ok(None) => {
+                release.nodes.remove(name);
+            }
+            Ok(Some(spec)) => {
+                if let Some(node) = release.nodes.get_mut(name) {
+                    node.spec = Some(*spec);
+                    node.progress = Progress::Building;
+                }
+            }
+            Err(error) => {
+                if let Some(node) = release.nodes.get_mut(name) {
+                    node.progress = Progress::NotEvaluated { error };
+                }
+            }
+        }
+    }
+
+    fn built(&mut self, name: &NodeName, outcome: Result<(), String>) {
+        let Some(node) = self.release.as_mut().and_then(|release| release.nodes.get_mut(name)) else { return };
+        match outcome {
+            Ok(()) => {
+                node.progress = Progress::Built;
+                node.last_good = node.spec.as_ref().map(|spec| spec.toplevel.clone());
+            }
+            Err(error) => {
+                tracing::warn!(node = %name, error, "does not build");
+                node.progress = Progress::NotBuilt { error };
+            }
+        }
+    }
+
+    fn done(&mut self, metrics: &Metrics) {
+        let Some(preparing) = self.preparing.take() else { return };
+        let Counts { good, bad } = preparing.evaluated;
+        let result = match (good, bad) {
+            (_, 0) => EvaluationResult::Success,
+            (0, _) => EvaluationResult::Failed,
+            (_, _) => EvaluationResult::Partial,
+        };
+        metrics.evaluated(result, preparing.began.elapsed());
+        self.view.evaluated_at = Some(Timestamp::now());
+        if good == 0 && bad > 0 {
+            let message = "no node of this commit evaluates; the first error is with each node".into();
+            self.view.blocked = Some(Blocked { reason: BlockedReason::EvalFailed, message });
+        } else {
+            self.view.last_good = Some(preparing.revision.clone());
+            if let Err(error) = self.source.keep_last_good(&preparing.revision) {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the last good revision is not kept");
+            }
+        }
+        let broken = self.release.as_ref().is_some_and(|release| release.nodes.values().any(is_broken));
+        self.prepare_again = broken.then(|| Instant::now() + PREPARE_AGAIN);
+        tracing::info!(revision = preparing.revision.commit.short(), good, bad, "prepared");
+    }
+}
+
+/// The release of a revision whose nodes are only known by name: each keeps what it had until its new system is built.
+fn begin(previous: Option<Release>, revision: Revision, names: &Names, roots: &std::path::Path) -> Release {
+    let mut before = previous.map(|release| release.nodes).unwrap_or_default();
+    let nodes = names
+        .nodes
+        .iter()
+        .map(|name| {
+            let (spec, last_good) = match before.remove(name) {
+                Some(node) => (node.spec.clone(), node.desired().cloned()),
+                None => (None, rooted(&roots.join(name.as_str()))),
+            };
+            (name.clone(), NodeRelease { spec, progress: Progress::Evaluating, last_good })
+        })
+        .collect();
+    Release { revision: Some(revision), nodes, rollout: names.rollout.clone() }
+}
+
+/// What an earlier controller built for a node last: its GC root is the memory.
+fn rooted(link: &std::path::Path) -> Option<StorePath> {
+    let target = std::fs::read_link(link).ok()?;
+    target.exists().then_some(())?;
+    target.to_str()?.parse().ok()
+}
+
+fn count_building(release: &Release) -> usize {
+    release.nodes.values().filter(|node| matches!(node.progress, Progress::Building)).count()
+}
+
+fn is_broken(node: &NodeRelease) -> bool {
+    match node.progress {
+        Progress::NotEvaluated { .. } | Progress::NotBuilt { .. } => true,
+        Progress::Evaluating | Progress::Building | Progress::Built => false,
+    }
+}

@@ -1,0 +1,195 @@
+//! Carries out actions, one per node at a time. No choice is left here: `plan` made it, and the node has the last word.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::Instrument;
+
+use super::{Desk, News};
+use crate::error_chain::error_chain;
+use crate::model::decision::Action;
+use crate::model::journal::{Entry, Outcome};
+use crate::model::name::NodeName;
+use crate::model::node::Goal;
+use crate::model::observed::{Attempt, InFlight, NodeState, Stage};
+use crate::model::store_path::StorePath;
+use crate::nix::Nix;
+use crate::node::{Node, NodeError, Order};
+use crate::plan::CONTROLLER;
+use crate::serve::metrics::{DeploymentResult, Metrics};
+
+/// A stage that changes is shown at most so often.
+const SHOW: Duration = Duration::from_millis(250);
+/// The look after an action.
+const LOOK: Duration = Duration::from_secs(20);
+
+/// What is being done, and what failed before a node's journal could say so.
+#[derive(Debug, Default)]
+pub struct Running {
+    actions: BTreeMap<NodeName, Acting>,
+    attempts: BTreeMap<NodeName, Attempt>,
+}
+
+#[derive(Debug)]
+struct Acting {
+    toplevel: StorePath,
+    since: Timestamp,
+    stage: watch::Receiver<Stage>,
+    task: JoinHandle<()>,
+}
+
+/// An action that ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// On which node.
+    pub node: NodeName,
+    /// What was to be installed.
+    pub toplevel: StorePath,
+    /// How.
+    pub goal: Goal,
+    /// The journal's entry, or why there is none.
+    pub outcome: Result<Entry, NodeError>,
+    /// The node right after it.
+    pub seen: Option<Result<NodeState, NodeError>>,
+}
+
+impl Running {
+    /// Starts one action.
+    pub fn start(&mut self, node: &Arc<Node>, action: &Action, revision: String, nix: &Nix, desk: &Desk) {
+        let (toplevel, goal) = match action {
+            Action::Deploy { toplevel, goal, .. } => (toplevel.clone(), *goal),
+            Action::Attach { toplevel, .. } => (toplevel.clone(), node.spec().goal),
+        };
+        let (show, stage) = watch::channel(Stage::Preparing);
+        let name = node.name().clone();
+        let span = tracing::info_span!("act", node = %name, revision = revision.get(..7).unwrap_or(&revision));
+        let job = Job { node: node.clone(), action: action.clone(), revision, nix: nix.clone() };
+        let task = tokio::spawn(perform(job, toplevel.clone(), goal, show, stage.clone(), desk.clone()).instrument(span));
+        self.actions.insert(name, Acting { toplevel, since: Timestamp::now(), stage, task });
+    }
+
+    /// Takes in the end of an action.
+    pub fn end(&mut self, ended: &Ended, metrics: &Metrics) {
+        self.actions.remove(&ended.node);
+        metrics.deployed(ended.goal, DeploymentResult::of(&ended.outcome));
+        match &ended.outcome {
+            Ok(_) => {
+                self.attempts.remove(&ended.node);
+            }
+            Err(error) => {
+                let said = error_chain(error);
+                let said = said.strip_prefix(&format!("{}: ", ended.node)).unwrap_or(&said).to_owned();
+                let before = self.attempts.get(&ended.node).filter(|old| old.toplevel == ended.toplevel);
+                let attempt = Attempt {
+                    toplevel: ended.toplevel.clone(),
+                    failures: before.map_or(0, |old| old.failures).saturating_add(1),
+                    last: Timestamp::now(),
+                    error: said,
+                };
+                self.attempts.insert(ended.node.clone(), attempt);
+            }
+        }
+    }
+
+    /// Whether something is being done to a node.
+    pub fn contains(&self, name: &NodeName) -> bool {
+        self.actions.contains_key(name)
+    }
+
+    /// How many actions are running.
+    pub fn count(&self) -> usize {
+        self.actions.len()
+    }
+
+    /// What is being done, for `plan` and the windows.
+    pub fn in_flight(&self) -> BTreeMap<NodeName, InFlight> {
+        let show = |acting: &Acting| InFlight {
+            toplevel: acting.toplevel.clone(),
+            since: acting.since,
+            stage: acting.stage.borrow().clone(),
+        };
+        self.actions.iter().map(|(name, acting)| (name.clone(), show(acting))).collect()
+    }
+
+    /// What failed before a node's journal could say so.
+    pub fn attempts(&self) -> BTreeMap<NodeName, Attempt> {
+        self.attempts.clone()
+    }
+
+    /// Ends what has not reached its node's switch yet; a running switch is never ended.
+    pub fn cancel_unstarted(&mut self) {
+        self.actions.retain(|_, acting| {
+            let switching = matches!(*acting.stage.borrow(), Stage::Switching { .. });
+            if !switching {
+                acting.task.abort();
+            }
+            switching
+        });
+    }
+}
+
+struct Job {
+    node: Arc<Node>,
+    action: Action,
+    revision: String,
+    nix: Nix,
+}
+
+async fn perform(
+    job: Job,
+    toplevel: StorePath,
+    goal: Goal,
+    show: watch::Sender<Stage>,
+    mut stage: watch::Receiver<Stage>,
+    desk: Desk,
+) {
+    tracing::info!(%toplevel, "started");
+    let act = async {
+        match &job.action {
+            Action::Deploy { toplevel, expected, goal } => {
+                let order = Order {
+                    toplevel: toplevel.clone(),
+                    expected: expected.clone(),
+                    goal: *goal,
+                    revision: job.revision.clone(),
+                    asker: CONTROLLER.to_owned(),
+                };
+                job.node.deploy(&job.nix, &order, &show).await
+            }
+            Action::Attach { id, .. } => job.node.attach(id, &show).await,
+        }
+    };
+    let announce = async {
+        while stage.changed().await.is_ok() {
+            desk.look_again();
+            tokio::time::sleep(SHOW).await;
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = act => outcome,
+        () = announce => unreachable!("the sender of stages lives as long as the action"),
+    };
+    report(&outcome);
+    // Looked at before it counts as over, so that the next plan does not act on what was there before.
+    let seen = Some(job.node.observe(LOOK).await);
+    let node = job.node.name().clone();
+    desk.hand_in(News::Ended(Box::new(Ended { node, toplevel, goal, outcome, seen })));
+}
+
+fn report(outcome: &Result<Entry, NodeError>) {
+    match outcome {
+        Ok(entry) if entry.outcome == Some(Outcome::Succeeded) => tracing::info!(id = %entry.id, "succeeded"),
+        Ok(entry) => tracing::warn!(
+            id = %entry.id,
+            outcome = entry.outcome.map(Outcome::as_str),
+            cause = entry.cause.map(|cause| cause.sentence()),
+            detail = entry.detail,
+            "did not succeed"
+        ),
+        Err(error) => tracing::warn!(error = error as &dyn std::error::Error, "did not come to a switch"),
+    }
+}

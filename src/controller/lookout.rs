@@ -1,0 +1,195 @@
+//! Looks at the nodes: one read each per interval, jittered, a bounded number at a time; unreachable ones less often.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rand::Rng;
+use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::execute::Running;
+use super::{Desk, News, Options};
+use crate::config::{ObserveConfig, SshConfig};
+use crate::error_chain::error_chain;
+use crate::model::name::NodeName;
+use crate::model::observed::{Contact, NodeState, Observation, Observed};
+use crate::model::release::Release;
+use crate::node::{Node, NodeError};
+
+/// A node that does not answer is tried at least this often.
+const LONGEST_SILENCE: Duration = Duration::from_secs(300);
+
+/// Every node that can be reached, and what was last seen of it.
+#[derive(Debug)]
+pub struct Lookout {
+    config: ObserveConfig,
+    ssh: SshConfig,
+    runtime_dir: PathBuf,
+    at_a_time: Arc<Semaphore>,
+    watched: BTreeMap<NodeName, Watched>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    node: Arc<Node>,
+    due: Instant,
+    looking: Option<AbortOnDropHandle<()>>,
+    silent: u32,
+    seen: Option<Observation>,
+}
+
+impl Lookout {
+    /// Watches nothing yet.
+    pub fn new(options: &Options) -> Self {
+        let config = options.config.observe.clone();
+        Self {
+            at_a_time: Arc::new(Semaphore::new(config.concurrency.max(1))),
+            config,
+            ssh: options.config.ssh.clone(),
+            runtime_dir: options.runtime_dir.clone(),
+            watched: BTreeMap::new(),
+        }
+    }
+
+    /// Watches exactly the nodes of a release that have a host. What was seen of a node outlives its redeclaration.
+    pub fn follow(&mut self, release: &Release) {
+        let declared = |name: &NodeName| {
+            release.nodes.get(name).and_then(|node| node.spec.as_ref()).filter(|spec| spec.host.is_some())
+        };
+        self.watched.retain(|name, _| declared(name).is_some());
+        for name in release.nodes.keys() {
+            let Some(spec) = declared(name) else { continue };
+            let known = self.watched.get(name);
+            if known.is_some_and(|watched| watched.node.spec() == spec) {
+                continue;
+            }
+            let node = match Node::new(name, spec, &self.ssh, &self.runtime_dir) {
+                Ok(node) => Arc::new(node),
+                Err(error) => {
+                    tracing::error!(node = %name, error = &error as &dyn std::error::Error, "cannot be watched");
+                    continue;
+                }
+            };
+            match self.watched.get_mut(name) {
+                // The same generated ssh_config means the same socket: the connection is kept.
+                Some(watched) => watched.node = node,
+                None => {
+                    let new = Watched { node, due: Instant::now(), looking: None, silent: 0, seen: None };
+                    self.watched.insert(name.clone(), new);
+                }
+            }
+        }
+    }
+
+    /// Starts the reads that are due; not of nodes that are being worked on. Returns when the next will be.
+    pub fn look(&mut self, desk: &Desk, running: &Running) -> Instant {
+        let now = Instant::now();
+        let mut next = now + self.config.interval;
+        for (name, watched) in &mut self.watched {
+            if watched.looking.is_some() || running.contains(name) {
+                continue;
+            }
+            if watched.due > now {
+                next = next.min(watched.due);
+                continue;
+            }
+            let (desk, node, name) = (desk.clone(), watched.node.clone(), name.clone());
+            let (places, deadline) = (self.at_a_time.clone(), self.config.timeout);
+            watched.looking = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+                // Never closed; without a place the read would merely be one too many.
+                let _place = places.acquire_owned().await;
+                let outcome = Box::new(node.observe(deadline).await);
+                desk.hand_in(News::Observed { node: name, outcome });
+            })));
+        }
+        next
+    }
+
+    /// Takes in what a read found.
+    pub fn saw(&mut self, name: &NodeName, outcome: Result<NodeState, NodeError>) {
+        let Some(watched) = self.watched.get_mut(name) else { return };
+        watched.looking = None;
+        let now = Timestamp::now();
+        let before = watched.seen.take();
+        watched.seen = Some(match outcome {
+            Ok(state) => {
+                watched.silent = 0;
+                reachable(before, state, now)
+            }
+            Err(error) => {
+                watched.silent = watched.silent.saturating_add(1);
+                unreachable(name, before, &error, now)
+            }
+        });
+        let pause = self.config.interval.saturating_mul(1 << watched.silent.saturating_sub(1).min(8));
+        let pause = pause.min(LONGEST_SILENCE.max(self.config.interval));
+        watched.due = Instant::now() + pause.mul_f64(1.0 + rand::rng().random_range(0.0..0.1));
+    }
+
+    /// The observed world for `plan`.
+    pub fn observed(&self, running: &Running) -> Observed {
+        let seen = |(name, watched): (&NodeName, &Watched)| Some((name.clone(), watched.seen.clone()?));
+        Observed {
+            nodes: self.watched.iter().filter_map(seen).collect(),
+            in_flight: running.in_flight(),
+            attempts: running.attempts(),
+        }
+    }
+
+    /// One node, if it can be acted on.
+    pub fn node(&self, name: &NodeName) -> Option<&Arc<Node>> {
+        self.watched.get(name).map(|watched| &watched.node)
+    }
+
+    /// Whether every node was looked at once.
+    pub fn looked_at_all(&self) -> bool {
+        self.watched.values().all(|watched| watched.seen.is_some())
+    }
+
+    /// Ends the reads.
+    pub fn cancel(&mut self) {
+        for watched in self.watched.values_mut() {
+            watched.looking = None;
+        }
+    }
+
+    /// Ends the kept connections.
+    pub async fn close(&self) {
+        let mut closing = tokio::task::JoinSet::new();
+        for watched in self.watched.values() {
+            let node = watched.node.clone();
+            closing.spawn(async move { node.close().await });
+        }
+        closing.join_all().await;
+    }
+}
+
+fn reachable(before: Option<Observation>, state: NodeState, now: Timestamp) -> Observation {
+    let unchanged = before.as_ref().and_then(|seen| seen.state.as_ref()).is_some_and(|old| {
+        (&old.running, &old.boot_default) == (&state.running, &state.boot_default)
+    });
+    let since = before.and_then(|seen| seen.state_since).filter(|_| unchanged);
+    Observation {
+        contact: Contact::Reachable { at: now },
+        state: Some(state),
+        state_since: since.or(Some(now)),
+    }
+}
+
+fn unreachable(name: &NodeName, before: Option<Observation>, error: &NodeError, now: Timestamp) -> Observation {
+    let said = error_chain(error);
+    // The node is the subject of the sentence wherever it is shown.
+    let said = said.strip_prefix(&format!("{name}: ")).unwrap_or(&said).to_owned();
+    let since = match before.as_ref().map(|seen| &seen.contact) {
+        Some(Contact::Unreachable { since, .. }) => *since,
+        Some(Contact::Reachable { .. }) | None => {
+            tracing::warn!(node = %name, error = said, "not reachable");
+            now
+        }
+    };
+    let (state, state_since) = before.map(|seen| (seen.state, seen.state_since)).unwrap_or_default();
+    Observation { contact: Contact::Unreachable { since, error: said }, state, state_since }
+}

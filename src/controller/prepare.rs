@@ -1,0 +1,115 @@
+//! From a revision to built systems: checkout, names, evaluation in chunks, each node's build as soon as it is known.
+//!
+//! Runs as one task; aborting it ends every program it started. What it finds is handed in step by step.
+
+use std::path::PathBuf;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::error_chain::error_chain;
+use crate::model::manifest::Names;
+use crate::model::name::NodeName;
+use crate::model::node::NodeSpec;
+use crate::model::revision::Revision;
+use crate::model::snapshot::{Blocked, BlockedReason};
+use crate::nix::{Deployment, Evaluated, Nix, Place};
+use crate::source::Source;
+
+/// One thing that was found out about a revision.
+#[derive(Debug)]
+pub enum Prepared {
+    /// The deployment can be read: these are its nodes.
+    Named(Box<Names>),
+    /// It cannot be read as a whole.
+    Blocked(Blocked),
+    /// A node's declaration, or why it does not evaluate. `None`: the node is disabled.
+    Evaluated(NodeName, Result<Option<Box<NodeSpec>>, String>),
+    /// A node's system is built and rooted, or why not.
+    Built(NodeName, Result<(), String>),
+    /// Every node has been built or has failed.
+    Done,
+}
+
+/// What is to be prepared.
+#[derive(Debug, Clone)]
+pub struct Preparation {
+    /// Where commits come from.
+    pub source: Source,
+    /// Who evaluates and builds.
+    pub nix: Nix,
+    /// The commit.
+    pub revision: Revision,
+    /// `source.deployment`: a file in the repository, or `.` for a flake.
+    pub deployment: String,
+    /// Where GC roots of built systems go, one link per node.
+    pub roots: PathBuf,
+}
+
+/// Prepares a revision; `found` is called for every step.
+pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
+    let deployment = match locate(&job).await {
+        Ok(deployment) => deployment,
+        Err(blocked) => return found(Prepared::Blocked(blocked)),
+    };
+    let names = match job.nix.names(&deployment).await {
+        Ok(names) => names,
+        Err(error) => {
+            let message = error_chain(&error);
+            return found(Prepared::Blocked(Blocked { reason: BlockedReason::EvalFailed, message }));
+        }
+    };
+    let nodes = names.nodes.clone();
+    found(Prepared::Named(Box::new(names)));
+    let (out, mut evaluated) = mpsc::channel(16);
+    let evaluate = job.nix.evaluate(&deployment, nodes, out);
+    let build = async {
+        let mut builds = JoinSet::new();
+        while let Some((name, outcome)) = evaluated.recv().await {
+            match outcome {
+                Err(error) => found(Prepared::Evaluated(name, Err(error_chain(&error)))),
+                Ok(Evaluated::Disabled) => found(Prepared::Evaluated(name, Ok(None))),
+                Ok(Evaluated::Node(spec)) => {
+                    let (nix, root) = (job.nix.clone(), job.roots.join(name.as_str()));
+                    found(Prepared::Evaluated(name.clone(), Ok(Some(spec.clone()))));
+                    builds.spawn(async move {
+                        let built = nix.realise(&name, &spec, &root).await;
+                        (name, built.map_err(|error| error_chain(&error)))
+                    });
+                }
+            }
+            while let Some(Ok((name, built))) = builds.try_join_next() {
+                found(Prepared::Built(name, built));
+            }
+        }
+        while let Some(joined) = builds.join_next().await {
+            if let Ok((name, built)) = joined {
+                found(Prepared::Built(name, built));
+            }
+        }
+    };
+    tokio::join!(evaluate, build);
+    found(Prepared::Done);
+}
+
+async fn locate(job: &Preparation) -> Result<Deployment, Blocked> {
+    let invalid = |message| Blocked { reason: BlockedReason::InvalidFile, message };
+    let is_flake = job.deployment == ".";
+    if is_flake {
+        let url = job.source.flake_url(&job.revision).map_err(|error| invalid(error_chain(&error)))?;
+        // A flake can read its own revision: the tree alone does not determine it.
+        let cache_key = Some(job.revision.commit.to_string());
+        return Ok(Deployment { place: Place::Flake { url }, cache_key });
+    }
+    let tree = job.source.checkout(&job.revision).await.map_err(|error| invalid(error_chain(&error)))?;
+    let file = tree.join(&job.deployment);
+    if !file.exists() {
+        let commit = job.revision.commit.short();
+        let message = format!(
+            "commit {commit} has no file {}; correct source.deployment, or add the file",
+            job.deployment
+        );
+        return Err(invalid(message));
+    }
+    Ok(Deployment { place: Place::File(file), cache_key: Some(job.revision.tree.clone()) })
+}

@@ -1,0 +1,57 @@
+//! One controller per state directory: a kernel lock, so that a crash never leaves it behind.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A state directory that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It cannot be written.
+    #[error("cannot use the state directory {}; create it, or set STATE_DIRECTORY", path.display())]
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another controller has it.
+    #[error("another controller runs with the state directory {}", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// Holds the state directory for as long as it lives.
+#[derive(Debug)]
+pub struct StateLock {
+    _file: File,
+}
+
+/// Creates the state directory where it is missing, and takes it.
+pub fn take(path: &Path) -> Result<StateLock, StateError> {
+    let unusable = |source| StateError::Unusable { path: path.to_owned(), source };
+    fs::create_dir_all(path).map_err(unusable)?;
+    let file = File::create(path.join("lock")).map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(StateLock { _file: file }),
+        Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(unusable(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_controller_is_refused_until_the_first_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = take(dir.path()).unwrap();
+        assert!(matches!(take(dir.path()), Err(StateError::InUse { .. })));
+        drop(first);
+        assert!(take(dir.path()).is_ok());
+    }
+}
