@@ -6,13 +6,14 @@
 //! found waits in a queue until the next pass reads it. Nothing is decided here: that is `plan`'s.
 
 mod compare;
+mod counted;
 mod desired;
 mod execute;
 mod lookout;
 mod prepare;
 mod state_lock;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -153,8 +154,9 @@ pub async fn run(
     let wake = Arc::new(Notify::new());
     let commits = Arc::new(Notify::new());
     // A watch that cannot be set up leaves the poll: later, not never.
-    let _watch = source::watch(&config.source.url, commits.clone())
-        .inspect_err(|error| tracing::warn!(error = error as &dyn std::error::Error, "not watching the repository"));
+    let _watch = source::watch(&config.source.url, commits.clone()).inspect_err(|error| {
+        tracing::warn!(error = error as &dyn std::error::Error, "not watching the repository")
+    });
     let (news, inbox) = mpsc::unbounded_channel();
     let (snapshot, look) = watch::channel(Arc::new(Snapshot::starting(config, Timestamp::now())));
     let metrics = Arc::new(Metrics::new());
@@ -176,11 +178,9 @@ pub async fn run(
         options,
     };
     controller.run(&wake, &commits, &reload, shutdown).await;
-    match windows.await {
-        Ok(served) => served.map_err(ControllerError::Serve),
-        // Its panic was reported where it happened.
-        Err(_) => Ok(()),
-    }
+    // A panic in it was reported where it happened.
+    let _ = windows.await;
+    Ok(())
 }
 
 impl Controller {
@@ -208,7 +208,7 @@ impl Controller {
             self.take_in(news);
         }
         let mut next = began + HEARTBEAT;
-        next = next.min(self.desired.advance(&self.nix, &self.desk, &self.metrics));
+        next = next.min(self.desired.advance(&self.nix, &self.desk));
         let now = Timestamp::now();
         if let Some(release) = self.desired.release().cloned() {
             self.lookout.follow(&release);
@@ -218,7 +218,8 @@ impl Controller {
             self.act(&release, &plan);
             // What was just started is in flight already: the picture shows what is, not what was meant.
             let observed = self.lookout.observed(&self.running);
-            self.views = node_views(Pass { release: &release, observed: &observed, plan: &plan, now }, &self.views);
+            self.views =
+                node_views(Pass { release: &release, observed: &observed, plan: &plan, now }, &self.views);
             self.compare(&observed);
             if let Some(at) = plan.look_again_at {
                 next = next.min(began + Duration::try_from(at.duration_since(now)).unwrap_or_default());
@@ -236,7 +237,7 @@ impl Controller {
             News::Prepared { number, step } => self.desired.prepared(number, step, &self.metrics),
             News::Observed { node, outcome } => self.lookout.saw(&node, *outcome),
             News::Ended(ended) => {
-                self.running.end(&ended, &self.metrics);
+                self.running.end(&ended);
                 if let Some(seen) = ended.seen {
                     self.lookout.saw(&ended.node, seen);
                 }
@@ -250,8 +251,14 @@ impl Controller {
             if let Decision::Act { action } = decision
                 && let Some(node) = self.lookout.node(name)
             {
-                let revision = self.desired.revision_of(release, name);
-                self.running.start(node, action, revision, &self.nix, &self.desk);
+                let job = execute::Job {
+                    node: node.clone(),
+                    action: action.clone(),
+                    revision: self.desired.revision_of(release, name),
+                    nix: self.nix.clone(),
+                    metrics: self.metrics.clone(),
+                };
+                self.running.start(job, &self.desk);
             }
         }
     }
@@ -273,14 +280,18 @@ impl Controller {
         self.comparisons.forget_unused(&self.views);
     }
 
-    fn publish(&self, now: Timestamp) {
+    fn publish(&mut self, now: Timestamp) {
+        let revisions = |view: &'_ NodeView| {
+            [view.desired_revision.clone(), view.running_revision.clone()].into_iter().flatten()
+        };
+        let shown: BTreeSet<String> = self.views.values().flat_map(revisions).collect();
         let looked = self.desired.release().is_some() && self.lookout.looked_at_all();
         let snapshot = Snapshot {
             version: 1,
             at: now,
             passes: self.passes,
             ready: if looked { Ready::Ready } else { Ready::Starting },
-            source: self.desired.view(),
+            source: self.desired.view(shown.iter()),
             nodes: self.views.clone(),
         };
         self.snapshot.send_replace(Arc::new(snapshot));
@@ -304,7 +315,7 @@ impl Controller {
             }
             while let Ok(news) = self.inbox.try_recv() {
                 if let News::Ended(ended) = news {
-                    self.running.end(&ended, &self.metrics);
+                    self.running.end(&ended);
                 }
             }
         }
@@ -329,6 +340,7 @@ impl Snapshot {
                 fetched_at: None,
                 fetch_error: None,
                 evaluated_at: None,
+                commit_times: BTreeMap::new(),
             },
             nodes: BTreeMap::new(),
         }

@@ -7,6 +7,7 @@ pub mod controller;
 pub mod error_chain;
 pub mod model;
 pub mod nix;
+pub mod node;
 pub mod plan;
 pub mod report;
 pub mod serve;

@@ -140,7 +140,9 @@ pub enum NodeError {
         source: crate::nix::NixError,
     },
     /// The switch runs (or ran) on the node, and it cannot be reached any more.
-    #[error("{node}: lost touch with switch {id} for {seconds} s; the node decides alone, its journal will say how")]
+    #[error(
+        "{node}: lost touch with switch {id} for {seconds} s; the node decides alone, its journal will say how"
+    )]
     LostTouch {
         /// The node.
         node: NodeName,
@@ -175,7 +177,10 @@ impl NodeError {
     /// Whether nothing that was asked reached the node, or its answer did not reach us.
     pub fn is_connection(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Disconnected { .. } | Self::Deadline { .. } | Self::LostTouch { .. } => true,
+            Self::Connect { .. }
+            | Self::Disconnected { .. }
+            | Self::Deadline { .. }
+            | Self::LostTouch { .. } => true,
             Self::Command { .. }
             | Self::Frame { .. }
             | Self::NotNixos { .. }
@@ -214,9 +219,9 @@ impl std::fmt::Display for Refusal {
             Self::Busy => f.write_str("another switch is running"),
             Self::Changed { running } => write!(f, "it now runs {running}"),
             Self::Missing => f.write_str("the system is not on the node"),
-            Self::NoWayBack => {
-                f.write_str("the running system has no switch-to-configuration, so there would be no way back")
-            }
+            Self::NoWayBack => f.write_str(
+                "the running system has no switch-to-configuration, so there would be no way back",
+            ),
             Self::Exists => f.write_str("a switch of that id exists already"),
             Self::Other(said) => f.write_str(said),
         }
@@ -246,7 +251,12 @@ pub struct Output {
 
 impl Node {
     /// Prepares the way to a node; nothing is connected yet. `runtime_dir` holds sockets, so its path must be short.
-    pub fn new(name: &NodeName, spec: &NodeSpec, ssh: &SshConfig, runtime_dir: &Path) -> Result<Self, NodeError> {
+    pub fn new(
+        name: &NodeName,
+        spec: &NodeSpec,
+        ssh: &SshConfig,
+        runtime_dir: &Path,
+    ) -> Result<Self, NodeError> {
         let link = Link::new(name, spec, ssh, runtime_dir)?;
         Ok(Self { name: name.clone(), spec: spec.clone(), link, nix_version: Mutex::new(None) })
     }

@@ -2,6 +2,7 @@
 //!
 //! Owns the way from the source to the release; whether a release is acted on is `plan`'s.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use rand::Rng;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::prepare::{Preparation, Prepared, prepare};
-use super::{Desk, News, Options};
+use super::{Desk, News, Options, counted};
 use crate::error_chain::error_chain;
 use crate::model::manifest::Names;
 use crate::model::name::NodeName;
@@ -75,6 +76,7 @@ impl Desired {
             fetched_at: None,
             fetch_error: None,
             evaluated_at: None,
+            commit_times: BTreeMap::new(),
         };
         Self {
             source,
@@ -96,8 +98,14 @@ impl Desired {
         self.release.as_ref()
     }
 
-    /// The source for the windows.
-    pub fn view(&self) -> SourceView {
+    /// The source for the windows, with the times of the commits that nodes are shown with.
+    pub fn view<'a>(&mut self, shown: impl Iterator<Item = &'a String>) -> SourceView {
+        let known = std::mem::take(&mut self.view.commit_times);
+        for short in shown {
+            let time = known.get(short).copied();
+            let time = time.or_else(|| Some(self.source.resolve(short).ok()?.committed_at));
+            self.view.commit_times.extend(time.map(|time| (short.clone(), time)));
+        }
         self.view.clone()
     }
 
@@ -123,12 +131,15 @@ impl Desired {
     }
 
     /// Starts what is due. Returns when the next thing will be.
-    pub fn advance(&mut self, nix: &Nix, desk: &Desk, metrics: &Metrics) -> Instant {
+    pub fn advance(&mut self, nix: &Nix, desk: &Desk) -> Instant {
         let now = Instant::now();
         if self.fetching.is_none() && self.fetch_due <= now {
             self.start_fetch(desk);
         }
-        if self.prepare_again.is_some_and(|at| at <= now) && self.preparing.is_none() && self.waiting.is_empty() {
+        if self.prepare_again.is_some_and(|at| at <= now)
+            && self.preparing.is_none()
+            && self.waiting.is_empty()
+        {
             self.prepare_again = None;
             self.waiting.extend(self.view.head.clone());
         }
@@ -136,7 +147,6 @@ impl Desired {
             let revision = self.waiting.remove(0);
             self.start_preparation(revision, nix, desk);
         }
-        metrics.building(self.release.as_ref().map_or(0, count_building));
         let fetch = if self.fetching.is_none() { self.fetch_due } else { now + self.config.timeout };
         self.prepare_again.map_or(fetch, |again| again.min(fetch))
     }
@@ -188,10 +198,13 @@ impl Desired {
                 }
             }
             Err(error) => {
-                metrics.fetched(FetchResult::of(&error), took);
+                metrics.fetched(counted::fetch(&error), took);
                 let said = error_chain(&error);
                 if self.view.fetch_error.as_ref() != Some(&said) {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "fetch failed; the last good release stays in force");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "fetch failed; the last good release stays in force"
+                    );
                 }
                 self.view.fetch_error = Some(said);
             }
@@ -230,7 +243,12 @@ impl Desired {
             Prepared::Blocked(blocked) => {
                 metrics.evaluated(EvaluationResult::Failed, preparing.began.elapsed());
                 let revision = preparing.revision.commit.short().to_owned();
-                tracing::warn!(revision, reason = blocked.reason.as_str(), message = blocked.message, "head blocked");
+                tracing::warn!(
+                    revision,
+                    reason = blocked.reason.as_str(),
+                    message = blocked.message,
+                    "head blocked"
+                );
                 let _ = self.preparing.take();
                 self.view.blocked = Some(blocked);
                 self.prepare_again = Some(Instant::now() + PREPARE_AGAIN);
@@ -275,7 +293,9 @@ impl Desired {
     }
 
     fn built(&mut self, name: &NodeName, outcome: Result<(), String>) {
-        let Some(node) = self.release.as_mut().and_then(|release| release.nodes.get_mut(name)) else { return };
+        let Some(node) = self.release.as_mut().and_then(|release| release.nodes.get_mut(name)) else {
+            return;
+        };
         match outcome {
             Ok(()) => {
                 node.progress = Progress::Built;
@@ -304,7 +324,10 @@ impl Desired {
         } else {
             self.view.last_good = Some(preparing.revision.clone());
             if let Err(error) = self.source.keep_last_good(&preparing.revision) {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the last good revision is not kept");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the last good revision is not kept"
+                );
             }
         }
         let broken = self.release.as_ref().is_some_and(|release| release.nodes.values().any(is_broken));
@@ -335,10 +358,6 @@ fn rooted(link: &std::path::Path) -> Option<StorePath> {
     let target = std::fs::read_link(link).ok()?;
     target.exists().then_some(())?;
     target.to_str()?.parse().ok()
-}
-
-fn count_building(release: &Release) -> usize {
-    release.nodes.values().filter(|node| matches!(node.progress, Progress::Building)).count()
 }
 
 fn is_broken(node: &NodeRelease) -> bool {

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
-use super::{Desk, News};
+use super::{Desk, News, counted};
 use crate::error_chain::error_chain;
 use crate::model::decision::Action;
 use crate::model::journal::{Entry, Outcome};
@@ -20,7 +20,7 @@ use crate::model::store_path::StorePath;
 use crate::nix::Nix;
 use crate::node::{Node, NodeError, Order};
 use crate::plan::CONTROLLER;
-use crate::serve::metrics::{DeploymentResult, Metrics};
+use crate::serve::metrics::{DeploymentMeter, Metrics};
 
 /// A stage that changes is shown at most so often.
 const SHOW: Duration = Duration::from_millis(250);
@@ -42,6 +42,21 @@ struct Acting {
     task: JoinHandle<()>,
 }
 
+/// One action, with all it takes to carry it out.
+#[derive(Debug)]
+pub struct Job {
+    /// On which node.
+    pub node: Arc<Node>,
+    /// What.
+    pub action: Action,
+    /// The commit it is for; `-` where that is not known.
+    pub revision: String,
+    /// Who copies.
+    pub nix: Nix,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+}
+
 /// An action that ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -49,8 +64,6 @@ pub struct Ended {
     pub node: NodeName,
     /// What was to be installed.
     pub toplevel: StorePath,
-    /// How.
-    pub goal: Goal,
     /// The journal's entry, or why there is none.
     pub outcome: Result<Entry, NodeError>,
     /// The node right after it.
@@ -59,23 +72,23 @@ pub struct Ended {
 
 impl Running {
     /// Starts one action.
-    pub fn start(&mut self, node: &Arc<Node>, action: &Action, revision: String, nix: &Nix, desk: &Desk) {
+    pub fn start(&mut self, job: Job, desk: &Desk) {
+        let Job { node, action, revision, .. } = &job;
         let (toplevel, goal) = match action {
             Action::Deploy { toplevel, goal, .. } => (toplevel.clone(), *goal),
             Action::Attach { toplevel, .. } => (toplevel.clone(), node.spec().goal),
         };
         let (show, stage) = watch::channel(Stage::Preparing);
         let name = node.name().clone();
-        let span = tracing::info_span!("act", node = %name, revision = revision.get(..7).unwrap_or(&revision));
-        let job = Job { node: node.clone(), action: action.clone(), revision, nix: nix.clone() };
-        let task = tokio::spawn(perform(job, toplevel.clone(), goal, show, stage.clone(), desk.clone()).instrument(span));
+        let span = tracing::info_span!("act", node = %name, revision = revision.get(..7).unwrap_or(revision));
+        let work = perform(job, toplevel.clone(), goal, (show, stage.clone()), desk.clone());
+        let task = tokio::spawn(work.instrument(span));
         self.actions.insert(name, Acting { toplevel, since: Timestamp::now(), stage, task });
     }
 
     /// Takes in the end of an action.
-    pub fn end(&mut self, ended: &Ended, metrics: &Metrics) {
+    pub fn end(&mut self, ended: &Ended) {
         self.actions.remove(&ended.node);
-        metrics.deployed(ended.goal, DeploymentResult::of(&ended.outcome));
         match &ended.outcome {
             Ok(_) => {
                 self.attempts.remove(&ended.node);
@@ -132,19 +145,11 @@ impl Running {
     }
 }
 
-struct Job {
-    node: Arc<Node>,
-    action: Action,
-    revision: String,
-    nix: Nix,
-}
-
 async fn perform(
     job: Job,
     toplevel: StorePath,
     goal: Goal,
-    show: watch::Sender<Stage>,
-    mut stage: watch::Receiver<Stage>,
+    (show, mut stage): (watch::Sender<Stage>, watch::Receiver<Stage>),
     desk: Desk,
 ) {
     tracing::info!(%toplevel, "started");
@@ -163,21 +168,29 @@ async fn perform(
             Action::Attach { id, .. } => job.node.attach(id, &show).await,
         }
     };
+    let mut meter = DeploymentMeter::start(job.metrics.clone(), goal);
+    let mut shown = Instant::now();
     let announce = async {
         while stage.changed().await.is_ok() {
-            desk.look_again();
-            tokio::time::sleep(SHOW).await;
+            let stage = stage.borrow_and_update().clone();
+            meter.stage(&stage);
+            let copying = matches!(stage, Stage::Copying { .. });
+            if !copying || shown.elapsed() > SHOW {
+                shown = Instant::now();
+                desk.look_again();
+            }
         }
     };
     let outcome = tokio::select! {
         outcome = act => outcome,
         () = announce => unreachable!("the sender of stages lives as long as the action"),
     };
+    meter.ended(counted::deployment(&outcome));
     report(&outcome);
     // Looked at before it counts as over, so that the next plan does not act on what was there before.
     let seen = Some(job.node.observe(LOOK).await);
     let node = job.node.name().clone();
-    desk.hand_in(News::Ended(Box::new(Ended { node, toplevel, goal, outcome, seen })));
+    desk.hand_in(News::Ended(Box::new(Ended { node, toplevel, outcome, seen })));
 }
 
 fn report(outcome: &Result<Entry, NodeError>) {

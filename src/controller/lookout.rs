@@ -168,9 +168,10 @@ impl Lookout {
 }
 
 fn reachable(before: Option<Observation>, state: NodeState, now: Timestamp) -> Observation {
-    let unchanged = before.as_ref().and_then(|seen| seen.state.as_ref()).is_some_and(|old| {
-        (&old.running, &old.boot_default) == (&state.running, &state.boot_default)
-    });
+    let unchanged = before
+        .as_ref()
+        .and_then(|seen| seen.state.as_ref())
+        .is_some_and(|old| (&old.running, &old.boot_default) == (&state.running, &state.boot_default));
     let since = before.and_then(|seen| seen.state_since).filter(|_| unchanged);
     Observation {
         contact: Contact::Reachable { at: now },
@@ -179,7 +180,12 @@ fn reachable(before: Option<Observation>, state: NodeState, now: Timestamp) -> O
     }
 }
 
-fn unreachable(name: &NodeName, before: Option<Observation>, error: &NodeError, now: Timestamp) -> Observation {
+fn unreachable(
+    name: &NodeName,
+    before: Option<Observation>,
+    error: &NodeError,
+    now: Timestamp,
+) -> Observation {
     let said = error_chain(error);
     // The node is the subject of the sentence wherever it is shown.
     let said = said.strip_prefix(&format!("{name}: ")).unwrap_or(&said).to_owned();

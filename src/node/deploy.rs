@@ -265,7 +265,9 @@ impl Node {
         };
         let healthy = self.await_health(&switch.checks, deadline, show).await;
         let said = match &healthy {
-            Ok(()) => self.ask_switch("accept the switch", &switch.id, "accept", &[&switch.nonce], ANSWER).await,
+            Ok(()) => {
+                self.ask_switch("accept the switch", &switch.id, "accept", &[&switch.nonce], ANSWER).await
+            }
             Err(reason) => {
                 let arguments = [switch.nonce.as_str(), reason.as_str()];
                 self.ask_switch("reject the switch", &switch.id, "reject", &arguments, ANSWER).await

@@ -100,7 +100,10 @@ impl Reply {
             generation: self.optional("generation"),
             kernel: KernelPair { booted: paths("booted-kernel"), running: paths("running-kernel") },
             failed_units: self.all("failed-unit").map(str::to_owned).collect(),
-            nix_version: self.get("nix-version").and_then(|line| line.split(' ').next_back()).map(str::to_owned),
+            nix_version: self
+                .get("nix-version")
+                .and_then(|line| line.split(' ').next_back())
+                .map(str::to_owned),
             free_nix: self.optional("free-nix"),
             free_boot: self.optional("free-boot"),
             journal,
@@ -145,12 +148,27 @@ fn seconds(text: &str) -> Option<Timestamp> {
 fn entry(line: &str) -> Result<Entry, FrameError> {
     let wrong = || FrameError::Wrong { key: "entry", value: line.to_owned() };
     let fields: Vec<&str> = line.split('\t').collect();
-    let [id, system, previous, phase, outcome, cause, started, finished, revision, asker, boot, detail, now, alive, forgiven] =
-        fields.as_slice()
+    let [
+        id,
+        system,
+        previous,
+        phase,
+        outcome,
+        cause,
+        started,
+        finished,
+        revision,
+        asker,
+        boot,
+        detail,
+        now,
+        alive,
+        forgiven,
+    ] = fields.as_slice()
     else {
         return Err(wrong());
     };
-    let optional = |text: &&str| if **text == "-" { None } else { Some((*text).to_owned()) };
+    let optional = |text: &str| if text == "-" { None } else { Some(text.to_owned()) };
     let mut outcome = match optional(outcome) {
         None => None,
         Some(word) => Some(known(&Outcome::ALL, |o| o.as_str(), &word).ok_or_else(wrong)?),
@@ -194,7 +212,9 @@ mod tests {
 
     fn line(phase: &str, outcome: &str, boot: &str, alive: &str) -> String {
         let id = "20261122T170102Z-1f2e3d4c";
-        format!("{id}\t{OTHER}\t{SYSTEM}\t{phase}\t{outcome}\t-\t1795000000\t-\tabc\tcontroller x\t{boot}\t-\tB1\t{alive}\tno")
+        format!(
+            "{id}\t{OTHER}\t{SYSTEM}\t{phase}\t{outcome}\t-\t1795000000\t-\tabc\tcontroller x\t{boot}\t-\tB1\t{alive}\tno"
+        )
     }
 
     #[test]
@@ -215,7 +235,10 @@ mod tests {
         assert_eq!(entry(&line("contact", "-", "B1", "yes")).unwrap().outcome, None);
         assert_eq!(entry(&line("contact", "-", "B1", "no")).unwrap().outcome, Some(Outcome::Interrupted));
         assert_eq!(entry(&line("contact", "-", "B0", "yes")).unwrap().outcome, Some(Outcome::Interrupted));
-        assert_eq!(entry(&line("finished", "succeeded", "B0", "no")).unwrap().outcome, Some(Outcome::Succeeded));
+        assert_eq!(
+            entry(&line("finished", "succeeded", "B0", "no")).unwrap().outcome,
+            Some(Outcome::Succeeded)
+        );
     }
 
     #[test]
@@ -228,7 +251,10 @@ mod tests {
     #[test]
     fn a_pin_reads_back_as_it_was_written() {
         let until = PinEnd::NextRelease(SYSTEM.parse().unwrap());
-        let text = format!("driftless/1 f\npin by alice\npin until {}\npin reason 3 a.m. fix\nend f\n", pin_end(&until));
+        let text = format!(
+            "driftless/1 f\npin by alice\npin until {}\npin reason 3 a.m. fix\nend f\n",
+            pin_end(&until)
+        );
         let pin = Reply::parse(text.as_bytes(), "f").unwrap().pin().unwrap();
         assert_eq!(pin, Pin { by: "alice".into(), reason: "3 a.m. fix".into(), until });
     }

@@ -35,7 +35,9 @@ impl Node {
                 Ok(()) => {
                     open.pop();
                 }
-                Err(said) if began.elapsed() + PERIOD > within => return Err(format!("{}: {said}", check.name)),
+                Err(said) if began.elapsed() + PERIOD > within => {
+                    return Err(format!("{}: {said}", check.name));
+                }
                 Err(_) => {
                     tokio::time::sleep(PERIOD).await;
                     // The others may pass meanwhile.

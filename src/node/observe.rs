@@ -45,7 +45,9 @@ impl Node {
     /// Keeps the controller off this node until the pin ends.
     pub async fn pin(&self, pin: &Pin) -> Result<(), NodeError> {
         let until = pin_end(&pin.until);
-        self.ask("pin the node", Privilege::Root, &["pin", &pin.by, &until, &pin.reason], ANSWER).await.map(|_| ())
+        self.ask("pin the node", Privilege::Root, &["pin", &pin.by, &until, &pin.reason], ANSWER)
+            .await
+            .map(|_| ())
     }
 
     /// Gives the node back to the controller.
@@ -86,7 +88,10 @@ impl Node {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             return Err(NodeError::Script { node: self.name.clone(), attempt, said });
         }
-        Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| line.trim().parse().ok()).collect())
+        Ok(String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| line.trim().parse().ok())
+            .collect())
     }
 
     /// The escalation, without opening a connection where it is already known.

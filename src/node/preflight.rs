@@ -29,14 +29,16 @@ impl Node {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             return Err(NodeError::Script { node: self.name.clone(), attempt, said });
         }
-        let invalid: BTreeSet<StorePath> =
-            String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| line.trim().parse().ok()).collect();
+        let invalid: BTreeSet<StorePath> = String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(|line| line.trim().parse().ok())
+            .collect();
         Ok(closure.iter().filter(|path| invalid.contains(&path.path)).cloned().collect())
     }
 
     /// Whether what is missing fits. A copy that would fill the disk is never begun.
     pub(super) async fn preflight(&self, missing: &[PathSize]) -> Result<(), NodeError> {
-        let needed: u64 = missing.iter().map(|path| path.nar_size).sum();
+        let needed: u64 = missing.iter().map(|path| path.nar_bytes).sum();
         let state = self.observe(Duration::from_secs(30)).await?;
         let no_space = |file_system, needed, free| {
             Err(NodeError::NoSpace { node: self.name.clone(), file_system, needed, free })
@@ -59,16 +61,10 @@ impl Node {
     /// How Nix reaches the node's store over the kept connection; `None` is this machine's own store.
     async fn copy_target(&self) -> Result<Option<CopyTarget>, NodeError> {
         let Some((host, ssh_options)) = self.link.kept_options().await? else { return Ok(None) };
-        let mut escalation = self.link.escalation().await?;
-        let remote_program = if escalation.is_empty() {
-            None
-        } else {
-            // The login user may not be trusted by the node's daemon; root's own daemon process is.
-            escalation.push("nix-daemon".into());
-            Some(escalation.join(" "))
-        };
-        let substitute = if self.spec.has_fast_connection { Substitute::Never } else { Substitute::OnNode };
-        Ok(Some(CopyTarget { host, ssh_options, remote_program, substitute }))
+        let escalation = self.link.escalation().await?;
+        let substitute =
+            if self.spec.has_fast_connection { Substitute::Never } else { Substitute::OnDestination };
+        Ok(Some(CopyTarget { host, ssh_options, escalation, substitute }))
     }
 
     /// Copies what is missing.
@@ -91,9 +87,9 @@ impl Node {
         self.preflight(&missing).await?;
         let mut paths = vec![toplevel.clone()];
         paths.extend(self.spec.closure_paths.iter().cloned());
-        let total = missing.iter().map(|path| path.nar_size).sum();
+        let total = missing.iter().map(|path| path.nar_bytes).sum();
         let mut progress = progress;
         progress(0, total);
-        nix.copy(&target, &paths, |copied| progress(copied.bytes, total)).await.map_err(failed)
+        nix.copy(&target, &paths, |copied| progress(copied.bytes_sent, total)).await.map_err(failed)
     }
 }

@@ -52,7 +52,11 @@ impl Node {
     }
 
     /// Calls `start`, which keeps the script it came with.
-    pub(super) async fn ask_start(&self, arguments: &[String], deadline: Duration) -> Result<Reply, NodeError> {
+    pub(super) async fn ask_start(
+        &self,
+        arguments: &[String],
+        deadline: Duration,
+    ) -> Result<Reply, NodeError> {
         let attempt = "start the switch";
         let frame = random_hex();
         let mut words = ["sh", "-c", WITH_SSH_FROM, "sh"].map(str::to_owned).to_vec();
@@ -115,9 +119,7 @@ impl Node {
                 node: self.name.clone(),
                 destination: self.link.destination().to_owned(),
             }),
-            Some(said) => {
-                Err(NodeError::Script { node: self.name.clone(), attempt, said: said.to_owned() })
-            }
+            Some(said) => Err(NodeError::Script { node: self.name.clone(), attempt, said: said.to_owned() }),
         }
     }
 

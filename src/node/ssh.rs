@@ -62,7 +62,12 @@ struct Kept {
 
 impl Link {
     /// Writes the node's ssh_config.
-    pub fn new(node: &NodeName, spec: &NodeSpec, ssh: &SshConfig, runtime_dir: &Path) -> Result<Self, NodeError> {
+    pub fn new(
+        node: &NodeName,
+        spec: &NodeSpec,
+        ssh: &SshConfig,
+        runtime_dir: &Path,
+    ) -> Result<Self, NodeError> {
         let host = spec.host.as_deref().unwrap_or("localhost");
         if matches!(host, "localhost" | "local") {
             return Ok(Self::Local { escalation: spec.privilege_escalation_command.clone() });
@@ -83,7 +88,9 @@ impl Link {
         let config = file(".conf");
         let written = private_dir(runtime_dir)
             .and_then(|()| private_file(&file(".keys"), &known_hosts(node, spec)))
-            .and_then(|()| private_file(&config, &text.replace("@KEYS@", &file(".keys").display().to_string())));
+            .and_then(|()| {
+                private_file(&config, &text.replace("@KEYS@", &file(".keys").display().to_string()))
+            });
         written.map_err(|source| NodeError::Runtime { node: node.clone(), path: config.clone(), source })?;
         Ok(Self::Ssh(Box::new(Ssh {
             node: node.clone(),
@@ -130,14 +137,28 @@ impl Link {
     }
 
     /// Runs a shell command line over a *new* login: no kept connection, no control socket of the user's.
-    pub async fn fresh_shell(&self, node: &NodeName, line: &str, deadline: Duration) -> Result<Output, NodeError> {
+    pub async fn fresh_shell(
+        &self,
+        node: &NodeName,
+        line: &str,
+        deadline: Duration,
+    ) -> Result<Output, NodeError> {
         match self {
             Self::Local { .. } => local(node, "make contact", line, &[], deadline).await,
             Self::Ssh(ssh) => {
                 let mut command = ssh.command();
-                command.args(["-o", "ControlPath=none", "-o", "ControlMaster=no", "-o", "ConnectTimeout=5", "--"]);
+                command.args([
+                    "-o",
+                    "ControlPath=none",
+                    "-o",
+                    "ControlMaster=no",
+                    "-o",
+                    "ConnectTimeout=5",
+                    "--",
+                ]);
                 command.arg(&ssh.host).arg(line);
-                let finished = command::run(command, deadline).await.map_err(|error| ssh.connect_error(error))?;
+                let finished =
+                    command::run(command, deadline).await.map_err(|error| ssh.connect_error(error))?;
                 Ok(Output { code: 0, stdout: finished.stdout, stderr: finished.tail.text().into_bytes() })
             }
         }
@@ -262,7 +283,12 @@ impl Ssh {
         let mut command = self.command();
         command.args(["-M", "-N", "-f", "-S"]).arg(&self.socket);
         command.args(["-o", &format!("ControlPersist={PERSIST_SECONDS}")]);
-        command.args(["-o", &format!("ConnectTimeout={}", self.connect_timeout.as_secs().max(1)), "--", &self.host]);
+        command.args([
+            "-o",
+            &format!("ConnectTimeout={}", self.connect_timeout.as_secs().max(1)),
+            "--",
+            &self.host,
+        ]);
         let deadline = self.connect_timeout + LOGIN;
         command::run(command, deadline).await.map(|_| ()).map_err(|error| self.connect_error(error))
     }
@@ -306,7 +332,8 @@ fn explain(said: &str) -> String {
     if let Some(line) = line("Permission denied") {
         return format!("{line}; the node does not accept our key for this user");
     }
-    let meaningful = said.lines().map(str::trim).rfind(|line| !line.is_empty() && !line.starts_with("Warning:"));
+    let meaningful =
+        said.lines().map(str::trim).rfind(|line| !line.is_empty() && !line.starts_with("Warning:"));
     meaningful.unwrap_or("ssh said nothing").to_owned()
 }
 
@@ -338,7 +365,13 @@ async fn local(
     let io = |source| failed(CommandError::Pipe { argv: "sh".into(), source });
     let mut command = command::command("sh");
     // What the controller itself was started from says nothing about how this node is reached.
-    command.env_remove("SSH_CONNECTION").arg("-c").arg(line).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .env_remove("SSH_CONNECTION")
+        .arg("-c")
+        .arg(line)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().map_err(io)?;
     if let Some(mut stdin) = child.stdin.take() {
         let _ = stdin.write_all(input).await;
@@ -351,7 +384,13 @@ async fn local(
 }
 
 /// The node's ssh_config(5). The first value of a keyword wins, so what was declared comes before the user's own files.
-fn generate(node: &NodeName, spec: &NodeSpec, ssh: &SshConfig, user: Option<&str>, runtime_dir: &Path) -> String {
+fn generate(
+    node: &NodeName,
+    spec: &NodeSpec,
+    ssh: &SshConfig,
+    user: Option<&str>,
+    runtime_dir: &Path,
+) -> String {
     let mut lines = vec!["Host *".to_owned()];
     let mut put = |key: &str, value: &str| lines.push(format!("  {key} {value}"));
     put("BatchMode", "yes");

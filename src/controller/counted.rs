@@ -1,0 +1,49 @@
+//! Which closed word of the metrics an outcome is counted under.
+
+use crate::model::journal::{Entry, Outcome};
+use crate::node::NodeError;
+use crate::serve::metrics::{DeploymentResult, FetchResult};
+use crate::source::SourceError;
+
+/// How a fetch is counted that failed.
+pub fn fetch(error: &SourceError) -> FetchResult {
+    match error {
+        SourceError::Refused { .. } => FetchResult::Auth,
+        SourceError::Deadline { .. } => FetchResult::Timeout,
+        SourceError::Fetch { .. } => FetchResult::Network,
+        SourceError::BranchName { .. }
+        | SourceError::NoGit { .. }
+        | SourceError::NoRepository { .. }
+        | SourceError::Empty { .. }
+        | SourceError::NoBranch { .. }
+        | SourceError::Clone { .. }
+        | SourceError::Create { .. }
+        | SourceError::Unknown { .. }
+        | SourceError::Ambiguous { .. }
+        | SourceError::Write { .. }
+        | SourceError::Entry { .. }
+        | SourceError::Watch { .. }
+        | SourceError::Interrupted { .. } => FetchResult::Other,
+    }
+}
+
+/// How a deployment is counted.
+pub fn deployment(outcome: &Result<Entry, NodeError>) -> DeploymentResult {
+    match outcome {
+        Ok(entry) => DeploymentResult::Ended(entry.outcome.unwrap_or(Outcome::Interrupted)),
+        Err(NodeError::Copy { .. }) => DeploymentResult::CopyFailed,
+        Err(NodeError::Refused { .. }) => DeploymentResult::Refused,
+        Err(NodeError::LostTouch { .. }) => DeploymentResult::Lost,
+        Err(
+            NodeError::Connect { .. }
+            | NodeError::Command { .. }
+            | NodeError::Disconnected { .. }
+            | NodeError::Deadline { .. }
+            | NodeError::Frame { .. }
+            | NodeError::NotNixos { .. }
+            | NodeError::Script { .. }
+            | NodeError::NoSpace { .. }
+            | NodeError::Runtime { .. },
+        ) => DeploymentResult::NotStarted,
+    }
+}
