@@ -17,6 +17,8 @@ mod message;
 mod process;
 mod progress;
 mod realise;
+#[cfg(test)]
+mod tests;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

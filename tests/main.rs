@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
 mod architecture;
+mod nix_copies;
 mod nix_library;
 mod nix_programs;
 mod service_files;

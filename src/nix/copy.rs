@@ -224,6 +224,9 @@ fn fault(said: &Said) -> CopyFault {
         CopyFault::Signature
     } else if any(&["No space left on device", "database or disk is full", "Disk quota exceeded"]) {
         CopyFault::NoSpace
+    } else if any(&["SQLite"]) {
+        // The node's database is sick, and its daemon hung up because of that.
+        CopyFault::Other
     } else if any(&["protocol mismatch", "serialised integer"]) {
         CopyFault::Banner { text: banner(said) }
     } else if any(&[

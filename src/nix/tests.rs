@@ -1,0 +1,150 @@
+//! What only shows from inside: how many processes an answer costs, and what an evaluator may know.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::model::name::NodeName;
+
+const DEPLOYMENT: &str = r#"{ driftless.manifest = {
+  format = "driftless"; names = [ "a" "b" ]; rollout = { };
+  node = name:
+    let system = derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo > $out" ]; };
+    in { drv = builtins.unsafeDiscardStringContext system.drvPath; toplevel = system.outPath; inherit (system) system; host = name; };
+}; }"#;
+
+/// A deployment of two nodes, and programs that count how often they are started.
+struct Counted {
+    folder: TempDir,
+    nix: Nix,
+    deployment: Deployment,
+}
+
+impl Counted {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let programs = folder.path().join("programs");
+        fs::create_dir(&programs).unwrap();
+        for program in ["nix", "nix-instantiate", "nix-store"] {
+            let log = folder.path().join("started");
+            let found = std::env::split_paths(&std::env::var_os("PATH").unwrap())
+                .map(|path| path.join(program))
+                .find(|path| path.exists())
+                .unwrap();
+            let script =
+                format!("#!/bin/sh\necho {program} >> {}\nexec {} \"$@\"\n", log.display(), found.display());
+            fs::write(programs.join(program), script).unwrap();
+            fs::set_permissions(programs.join(program), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let file = folder.path().join("deployment.nix");
+        fs::write(&file, DEPLOYMENT).unwrap();
+        let nix = Self::nix(folder.path(), programs);
+        let deployment = Deployment { place: Place::File(file), cache_key: Some("tree".into()) };
+        Self { folder, nix, deployment }
+    }
+
+    fn nix(folder: &Path, programs: PathBuf) -> Nix {
+        let path = std::env::var_os("PATH").unwrap();
+        let search = std::iter::once(programs).chain(std::env::split_paths(&path));
+        Nix {
+            search: Some(std::env::join_paths(search).unwrap()),
+            ..Nix::new(&NixConfig::default(), &folder.join("state")).unwrap()
+        }
+    }
+
+    /// As after a restart.
+    fn again(&self) -> Nix {
+        Self::nix(self.folder.path(), self.folder.path().join("programs"))
+    }
+
+    fn started(&self) -> usize {
+        fs::read_to_string(self.folder.path().join("started")).unwrap_or_default().lines().count()
+    }
+
+    async fn everything(&self, nix: &Nix) -> Vec<(NodeName, Evaluated)> {
+        let names = nix.names(&self.deployment).await.unwrap();
+        let (out, mut results) = mpsc::channel(2);
+        nix.evaluate(&self.deployment, names.nodes, out).await;
+        let mut all = Vec::new();
+        while let Some((name, answer)) = results.recv().await {
+            all.push((name, answer.unwrap()));
+        }
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+}
+
+#[tokio::test]
+async fn an_unchanged_commit_costs_no_process_even_after_a_restart() {
+    let counted = Counted::new();
+    let first = counted.everything(&counted.nix).await;
+    assert_eq!(first.len(), 2);
+    let cost = counted.started();
+    assert!(cost >= 3, "names, nodes, roots: {cost}");
+    assert_eq!(counted.everything(&counted.again()).await, first);
+    assert_eq!(counted.started(), cost);
+}
+
+#[tokio::test]
+async fn a_cached_derivation_that_was_collected_is_evaluated_again() {
+    let counted = Counted::new();
+    let first = counted.everything(&counted.nix).await;
+    let cost = counted.started();
+    let cache = fs::read_dir(counted.folder.path().join("state/cache")).unwrap().next().unwrap().unwrap();
+    let file = cache.path().join("nodes/b.json");
+    let text = fs::read_to_string(&file).unwrap();
+    let Evaluated::Node(spec) = &first[1].1 else { panic!("b is enabled") };
+    let gone = "0".repeat(32);
+    let hash = spec.drv.as_str()[11..43].to_owned();
+    fs::write(&file, text.replace(&hash, &gone).replace(spec.toplevel.hash(), &gone)).unwrap();
+    assert_eq!(counted.everything(&counted.again()).await, first);
+    assert_eq!(counted.started(), cost + 2, "one evaluation of b, one root");
+}
+
+#[tokio::test]
+async fn a_half_written_cache_entry_is_no_entry() {
+    let counted = Counted::new();
+    let first = counted.everything(&counted.nix).await;
+    let cache = fs::read_dir(counted.folder.path().join("state/cache")).unwrap().next().unwrap().unwrap();
+    for file in ["names.json", "nodes/a.json"] {
+        fs::write(cache.path().join(file), "{\"version\":").unwrap();
+    }
+    assert_eq!(counted.everything(&counted.again()).await, first);
+}
+
+#[test]
+fn only_the_newest_deployments_are_remembered() {
+    let counted = Counted::new();
+    let names = crate::model::manifest::Names {
+        version: 1,
+        format: "driftless".into(),
+        nodes: BTreeSet::new(),
+        rollout: Default::default(),
+    };
+    for tree in 0..30 {
+        let deployment = Deployment { cache_key: Some(tree.to_string()), ..counted.deployment.clone() };
+        counted.nix.cache(&deployment).unwrap().keep_names(&names);
+    }
+    assert_eq!(fs::read_dir(counted.folder.path().join("state/cache")).unwrap().count(), 20);
+    let newest = Deployment { cache_key: Some("29".into()), ..counted.deployment.clone() };
+    assert!(counted.nix.cache(&newest).unwrap().names().is_some());
+}
+
+#[test]
+fn an_evaluator_gets_no_agent_and_no_credentials() {
+    let counted = Counted::new();
+    let command = counted.nix.evaluator();
+    let removed: BTreeSet<&OsStr> =
+        command.as_std().get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name).collect();
+    for name in ["SSH_AUTH_SOCK", "SSH_ASKPASS", "GIT_ASKPASS", "NETRC", "GITHUB_TOKEN"] {
+        assert!(removed.contains(OsStr::new(name)), "{name}");
+    }
+    let arguments: Vec<_> = command.as_std().get_args().map(|each| each.to_string_lossy()).collect();
+    assert!(arguments.windows(2).any(|pair| pair == ["netrc-file", "/dev/null"]), "{arguments:?}");
+}
