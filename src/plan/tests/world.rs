@@ -81,6 +81,9 @@ impl SwitchBuilder {
         self.0.forgiven = Forgiven::Yes;
         self
     }
+    pub fn entry(self) -> Entry {
+        self.0
+    }
     pub fn detail(mut self, detail: &str) -> Self {
         self.0.detail = detail.into();
         self
@@ -116,6 +119,14 @@ pub fn node(name: &str) -> NodeBuilder {
 }
 
 impl NodeBuilder {
+    pub fn named(mut self, name: NodeName) -> Self {
+        self.name = name;
+        self
+    }
+    pub fn never_seen(mut self) -> Self {
+        self.observation = None;
+        self
+    }
     fn spec(mut self, change: impl FnOnce(&mut NodeSpec)) -> Self {
         change(self.node.spec.as_mut().unwrap());
         self
