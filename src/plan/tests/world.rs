@@ -137,7 +137,7 @@ impl NodeBuilder {
             state: Some(state("old")),
             state_since: Some(at(-9999)),
         });
-        change(observation.state.as_mut().unwrap());
+        change(observation.state.get_or_insert_with(|| state("old")));
         self
     }
     pub fn wants(self, name: &str) -> Self {
