@@ -31,6 +31,13 @@ pub struct Failures {
 }
 
 impl Failures {
+    /// Both in a row; the later one has the last word.
+    fn and(self, other: Self) -> Self {
+        let count = self.count.saturating_add(other.count);
+        let latest = if other.last > self.last { other } else { self };
+        Self { count, ..latest }
+    }
+
     /// The first moment at which it may be tried again.
     pub fn retry_at(&self) -> Timestamp {
         later(self.last, delay(self.count))
@@ -51,12 +58,11 @@ pub fn failures(
     attempt: Option<&Attempt>,
 ) -> Option<Failures> {
     let ours = |entry: &Entry| our_time(entry.finished.unwrap_or(entry.started), state.clock, seen_at);
-    let mut all = history::failures(toplevel, state).filter(|entry| !entry.is_final_failure());
-    let switch = all.next().map(|newest| Failures {
-        count: 1 + u32::try_from(all.count()).unwrap_or(u32::MAX - 1),
-        last: ours(newest),
-        error: sentence(newest),
-    });
+    // An entry that somebody has to finish for a dead watcher may end after a newer one.
+    let switch = history::failures(toplevel, state)
+        .filter(|entry| !entry.is_final_failure())
+        .map(|entry| Failures { count: 1, last: ours(entry), error: sentence(entry) })
+        .reduce(|newer, older| newer.and(older));
     let installed = history::newest_success(toplevel, state);
     let attempt = attempt
         .filter(|attempt| attempt.toplevel == *toplevel && attempt.failures > 0)
@@ -67,12 +73,8 @@ pub fn failures(
             error: attempt.error.clone(),
         });
     match (switch, attempt) {
-        (Some(one), Some(other)) => {
-            let count = one.count.saturating_add(other.count);
-            let newest = if one.last > other.last { one } else { other };
-            Some(Failures { count, ..newest })
-        }
-        (one, other) => one.or(other),
+        (Some(switch), Some(attempt)) => Some(switch.and(attempt)),
+        (switch, attempt) => switch.or(attempt),
     }
 }
 
