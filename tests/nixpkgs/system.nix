@@ -12,7 +12,7 @@
 #   packages     [ { name = "openssh"; version = "9.7"; } ... ]: each its own derivation NAME-VERSION, linked from sw;
 #                a derivation in this list is linked as it is
 #   units        { "web.service" = "[Service]..."; }: in etc/systemd/system; started, restarted and stopped at activation
-#                when `start` names them (all by default)
+#                when `start` names them (all by default). As NixOS does, each service is given a PATH with coreutils
 #   start        names among `units` that activation starts
 #   etc          { "motd" = "text"; }: linked into the node's /etc by way of /etc/static
 #   kernel       version: the paths of kernel, initrd and modules follow it
@@ -125,7 +125,9 @@ let
   systemdPackage = shell "systemd-${systemd}" { } ''
     mkdir -p $out/lib/systemd $out/bin
     ln -s /lib/systemd/systemd $out/lib/systemd/systemd
-    ln -s /usr/bin/systemctl $out/bin/systemctl
+    for p in systemctl systemd-run systemd-notify systemd-cat systemd-tmpfiles journalctl busctl; do
+      ln -s /usr/bin/$p $out/bin/$p
+    done
   '';
 
   bootctl = shell "bootctl-of-the-lab" { script = builtins.readFile ./system/bootctl.sh; } ''
@@ -155,7 +157,11 @@ let
     lab-text = text;
     hostname = name;
   } // etc);
-  unitFiles = files "unit" allUnits;
+  # The units that NixOS declares get a PATH with coreutils; transient units get none (see etc.sh of the lab).
+  withPath = unit: unitText:
+    if builtins.match ".*\\.service" unit == null then unitText
+    else "[Service]\nEnvironment=PATH=${hostPrograms}/bin:${systemdPackage}/bin\n\n${unitText}";
+  unitFiles = files "unit" (builtins.mapAttrs withPath allUnits);
   etcTree = shell "etc" (etcFiles.environment // unitFiles.environment) ''
     mkdir -p $out/etc/systemd/system
     ${etcFiles.script "$out/etc"}

@@ -16,6 +16,7 @@ use crate::lab::Lab;
 use crate::program::{Output, bounded, require, run};
 use crate::setup::Setup;
 use crate::supervisor::{Machine, Power, Supervisor};
+use crate::system::nix_config;
 
 /// How long a command on a node may take.
 const COMMAND: Duration = Duration::from_secs(60);
@@ -136,6 +137,19 @@ impl Node {
             .args(["sh", "-c", script]))
     }
 
+    /// Puts the closure of a system (or of any store path of this machine) into its store, without the network.
+    pub fn receive(&self, path: &str) -> Result<()> {
+        require(
+            bounded(COMMAND, "nix")
+                .env("NIX_CONFIG", nix_config())
+                .args(["copy", "--no-check-sigs", "--to"])
+                .arg(self.path("/"))
+                .arg(path),
+        )
+        .with_context(|| format!("copying {path} to {}", self.name))
+        .map(drop)
+    }
+
     /// A file of the node as a path of this machine, `/run` included (but neither `/proc`, `/dev` nor `/tmp`). Absolute
     /// symbolic links in it are not the node's.
     #[must_use]
@@ -209,6 +223,24 @@ impl Node {
     pub fn wait_for_boot(&self, count: u32) -> Result<()> {
         self.supervisor.wait_boots(count, BOOT)?;
         self.wait_ssh()
+    }
+
+    /// Waits until it was booted `count` times and its systemd has started what it starts: for systems that no sshd survives.
+    pub fn wait_for_boot_without_ssh(&self, count: u32) -> Result<()> {
+        self.supervisor.wait_boots(count, BOOT)?;
+        let until = Instant::now() + BOOT;
+        // Fails for as long as there is no systemd to ask; degraded is up, too.
+        let up = "[ -S /run/systemd/private ] && systemctl is-system-running --wait";
+        loop {
+            let asked = self.enter(up);
+            match asked {
+                Ok(output) if ["running", "degraded"].contains(&output.stdout.trim()) => {
+                    return Ok(());
+                }
+                other if Instant::now() > until => bail!("{} does not come up: {other:?}", self.name),
+                Ok(_) | Err(_) => std::thread::sleep(Duration::from_millis(15)),
+            }
+        }
     }
 
     /// Turns it off in order, and returns when it is off.

@@ -1,6 +1,8 @@
 //! Starting the host's programs, each with a deadline. Never interprets what they print.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -41,14 +43,23 @@ pub(crate) fn bounded(deadline: Duration, program: impl AsRef<OsStr>) -> Command
     command
 }
 
-/// Runs to the end; failing to start is the only error.
+/// Runs to the end; failing to start is the only error. Output goes to files, not pipes: a child that it leaves behind (a
+/// connection kept by ssh, a daemon) would hold a pipe open for ever.
 pub(crate) fn run(command: &mut Command) -> Result<Output> {
-    let output = command.output().with_context(|| format!("starting {command:?}"))?;
-    Ok(Output {
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    })
+    let (stdout, stderr) = (tempfile::tempfile()?, tempfile::tempfile()?);
+    let status = command
+        .stdout(stdout.try_clone()?)
+        .stderr(stderr.try_clone()?)
+        .status()
+        .with_context(|| format!("starting {command:?}"))?;
+    Ok(Output { code: status.code(), stdout: text(stdout)?, stderr: text(stderr)? })
+}
+
+fn text(mut file: File) -> Result<String> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Runs to the end and insists on exit code 0; yields the trimmed standard output.

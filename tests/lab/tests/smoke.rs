@@ -1,6 +1,10 @@
 //! The lab itself: that its nodes are machines enough to test against, and that nothing of it stays behind.
 
-use std::time::Duration;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use driftless_lab::{Fault, Lab, Power, Setup, Sudo, System, User};
@@ -131,6 +135,82 @@ fn a_good_system_repairs_what_a_bad_one_broke() -> Result<()> {
 }
 
 #[test]
+fn each_fault_ends_as_the_real_thing_would() -> Result<()> {
+    let lab = Lab::start()?;
+    let good = System::new("good").build()?;
+    let node = lab.node("n1", &good)?;
+    let run = |system: &System, action: &str| -> Result<driftless_lab::Output> {
+        let system = system.build()?;
+        node.receive(&system)?;
+        node.enter(&format!("timeout --kill-after=1 1 {system}/bin/switch-to-configuration {action}"))
+    };
+    let with = |fault: Fault| System::new("bad").fault(fault);
+    let expect = |fault: Fault, action: &str, code: i32| -> Result<String> {
+        let output = run(&with(fault.clone()), action)?;
+        anyhow::ensure!(output.code == Some(code), "{fault:?}: {output:?}");
+        Ok(output.stderr)
+    };
+
+    expect(Fault::ActivationFails, "test", 2)?;
+    assert_eq!(node.running()?, with(Fault::ActivationFails).build()?);
+    expect(Fault::UnitFails, "test", 4)?;
+    assert_eq!(run(&System::new("good"), "test")?.code, Some(0));
+    assert!(expect(Fault::Exit(100), "test", 100)?.contains("until you reboot"));
+    assert!(expect(Fault::Exit(11), "switch", 11)?.contains("acquire lock"));
+    assert!(expect(Fault::Inhibitor("dbus-broker".into()), "test", 1)?.contains("critical components"));
+    expect(Fault::Inhibitor("dbus-broker".into()), "boot", 0)?;
+    expect(Fault::PreSwitchCheckFails, "check", 1)?;
+    expect(Fault::BootLoaderFails, "boot", 1)?;
+    expect(Fault::BootLoaderFails, "test", 0)?;
+    assert_eq!(node.running()?, with(Fault::BootLoaderFails).build()?);
+    expect(Fault::FillDisk("/var".into()), "test", 0)?;
+    assert!(!node.enter("echo x >/var/x")?.success());
+    node.enter("rm /var/.lab-fill")?.ok()?;
+    expect(Fault::StopDbus, "test", 0)?;
+    assert!(!node.enter("busctl --timeout=2 list")?.success());
+    assert_eq!(run(&System::new("good"), "test")?.code, Some(0));
+    node.enter("busctl --timeout=2 list")?.ok()?;
+    expect(Fault::DropRoute, "test", 0)?;
+    assert_eq!(node.enter("ip route show default")?.ok()?, "");
+    expect(Fault::Hang, "test", 124)?;
+    expect(Fault::HangStubbornly, "test", 137)?;
+    expect(Fault::LeaveChild(600), "test", 0)?;
+    assert_eq!(run(&System::new("good"), "test")?.code, Some(11));
+    Ok(())
+}
+
+#[test]
+fn a_system_that_breaks_when_booted_is_left_by_another_reboot() -> Result<()> {
+    let lab = Lab::start()?;
+    let good = System::new("good").build()?;
+    let panics = System::new("panics").fault(Fault::PanicAtBoot).build()?;
+    let deaf = System::new("deaf").fault(Fault::KillSsh).build()?;
+    let node = lab.node("n1", &good)?;
+    let boot_once = |system: &str| -> Result<()> {
+        node.receive(system)?;
+        let script = format!(
+            "nix-env -p /nix/var/nix/profiles/system --set {system} && {good}/bin/switch-to-configuration boot &&
+             bootctl set-oneshot nixos-generation-$(readlink /nix/var/nix/profiles/system | tr -dc 0-9).conf &&
+             systemctl reboot -ff"
+        );
+        node.enter(&script).map(drop)
+    };
+
+    boot_once(&panics)?;
+    node.wait_for_boot(3)?;
+    assert_eq!(node.booted()?, good);
+
+    boot_once(&deaf)?;
+    node.wait_for_boot_without_ssh(4)?;
+    assert_eq!(node.booted()?, deaf);
+    assert!(!node.ssh(["true"])?.success());
+    node.power_cut()?;
+    node.start()?;
+    assert_eq!(node.booted()?, good);
+    Ok(())
+}
+
+#[test]
 fn the_lock_is_refused_as_the_real_ones_refuse_it() -> Result<()> {
     let lab = Lab::start()?;
     let system = System::new("held").build()?;
@@ -140,6 +220,21 @@ fn the_lock_is_refused_as_the_real_ones_refuse_it() -> Result<()> {
     ))?;
     assert_eq!(held.code, Some(11));
     assert!(held.stderr.contains("Could not acquire lock"));
+    Ok(())
+}
+
+#[test]
+fn a_transient_unit_has_no_coreutils_and_a_declared_one_has() -> Result<()> {
+    let lab = Lab::start()?;
+    let script = "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sh -c 'touch /run/declared'\n";
+    let system = System::new("path").unit("lab-path.service", script);
+    let node = lab.node("n1", &system.build()?)?;
+    // sshd may answer before the system's own units are up.
+    node.wait_for_boot_without_ssh(1)?;
+    assert!(node.path("/run/declared").exists());
+    let transient = "systemd-run --wait --quiet /bin/sh -c";
+    assert!(!node.enter(&format!("{transient} 'touch /run/t'"))?.success());
+    node.enter(&format!("{transient} 'systemctl --version'"))?.ok()?;
     Ok(())
 }
 
@@ -173,43 +268,72 @@ fn nodes_boot_side_by_side_and_know_each_other() -> Result<()> {
     Ok(())
 }
 
+/// A lab in a process of its own, and what of it can be seen from outside.
+struct Stranger {
+    owner: Child,
+    /// Kept open: a lab that cannot print ends by itself.
+    _said: BufReader<ChildStdout>,
+    dir: PathBuf,
+    bridge: PathBuf,
+}
+
+impl Stranger {
+    fn start() -> Result<Stranger> {
+        let mut owner = Command::new(env!("CARGO_BIN_EXE_lab"))
+            .args(["up", "2"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut said = BufReader::new(owner.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        said.read_line(&mut line)?;
+        let config = PathBuf::from(line.split(' ').nth(2).expect("a path"));
+        let dir = config.parent().expect("a directory").to_owned();
+        let id = dir.file_name().expect("a name").to_string_lossy();
+        let bridge = PathBuf::from(format!("/sys/class/net/dl{id}"));
+        assert!(dir.join("n2/pid1").exists() && bridge.exists());
+        Ok(Stranger { owner, _said: said, dir, bridge })
+    }
+
+    fn await_its_end(&self) {
+        // The one who cleans up is no child of ours: there is nothing to wait for but the result.
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+            if !self.dir.exists() && !self.bridge.exists() && !mounts.contains(&*self.dir.to_string_lossy()) {
+                return;
+            }
+            assert!(Instant::now() < until, "{} remains", self.dir.display());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
 #[test]
 fn nothing_stays_behind_when_a_labs_owner_is_killed() -> Result<()> {
-    use std::io::{BufRead as _, BufReader};
-    use std::process::{Command, Stdio};
+    let mut stranger = Stranger::start()?;
+    stranger.owner.kill()?;
+    stranger.owner.wait()?;
+    stranger.await_its_end();
+    Ok(())
+}
 
-    let mut owner = Command::new(env!("CARGO_BIN_EXE_lab"))
-        .args(["up", "2"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut lines = BufReader::new(owner.stdout.take().expect("it is piped")).lines();
-    let line = lines.next().expect("a line for each node")?;
-    let config = line.split(' ').nth(2).expect("a path").to_owned();
-    let dir = std::path::Path::new(&config).parent().expect("a directory");
-    let id = dir.file_name().expect("a name").to_string_lossy();
-    let bridge = std::path::PathBuf::from(format!("/sys/class/net/dl{id}"));
-    assert!(dir.join("n2/pid1").exists() && bridge.exists());
-
-    owner.kill()?;
-    owner.wait()?;
-    let gone = || {
-        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        !dir.exists() && !bridge.exists() && !mounts.contains(&*dir.to_string_lossy())
-    };
-    // The one who cleans up is no child of ours.
-    for _ in 0..100 {
-        if gone() {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("{} or {} is still there", dir.display(), bridge.display());
+#[test]
+fn the_next_lab_removes_one_whose_keeper_was_killed_too() -> Result<()> {
+    let mut stranger = Stranger::start()?;
+    let keeper = fs::read_to_string(stranger.dir.join("keeper.pid"))?;
+    let killed = Command::new("kill").args(["-9", keeper.trim()]).status()?;
+    assert!(killed.success());
+    stranger.owner.kill()?;
+    stranger.owner.wait()?;
+    let _lab = Lab::start()?;
+    stranger.await_its_end();
+    Ok(())
 }
 
 /// Copies a closure to a node, as root over ssh.
 fn copy(lab: &Lab, node: &str, system: &str) -> Result<()> {
-    let output = std::process::Command::new("nix-copy-closure")
+    let output = Command::new("nix-copy-closure")
         .env("NIX_SSHOPTS", format!("-F {}", lab.ssh_config().display()))
         .args(["--to", node, system])
         .output()?;

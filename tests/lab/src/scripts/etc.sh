@@ -17,7 +17,7 @@ sed -i 's/^root:[^:]*:/root:*:/' shadow
 : >fstab
 printf 'NAME=NixOS\nID=nixos\nVERSION_ID="24.05"\nPRETTY_NAME="NixOS-shaped lab node"\n' >os-release
 
-mkdir -p systemd/system systemd/system-generators systemd/journald.conf.d ssh/sshd_config.d nix sudoers.d
+mkdir -p systemd/system systemd/system-generators systemd/journald.conf.d systemd/system.conf.d ssh/sshd_config.d nix sudoers.d
 units=systemd/system
 
 # No unit of the base starts by itself, except the journal and D-Bus; and no generator makes any.
@@ -37,6 +37,8 @@ for generator in "$base/usr/lib/systemd/system-generators/"* "$base/lib/systemd/
   [ "$generator" = '*' ] || : >"systemd/system-generators/$generator"
 done
 printf '[Journal]\nStorage=persistent\nSystemMaxUse=24M\nSyncIntervalSec=5s\n' >systemd/journald.conf.d/lab.conf
+# As on NixOS a transient unit finds systemd's programs by its PATH, and no coreutils: who needs them must say so.
+printf '[Manager]\nDefaultEnvironment=PATH=/run/current-system/systemd/bin\n' >systemd/system.conf.d/lab.conf
 
 cat >"$units/lab.target" <<'UNIT'
 [Unit]
