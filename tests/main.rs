@@ -7,4 +7,5 @@ mod nix_copies;
 mod nix_library;
 mod nix_programs;
 mod service_files;
+mod switch;
 mod windows;

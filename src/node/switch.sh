@@ -349,9 +349,9 @@ run() {
   put "$LIVE/owner" "$ID" || refuse journal "$LIVE"
   enter checking
   systemd-notify --ready || note "systemd-notify failed"
-  check_before
   # Each phase that ends the switch ends the process.
   if [ "$GOAL" = boot ]; then commit; fi
+  check_before
   activate
   await_contact
   await_verdict
@@ -363,17 +363,13 @@ run() {
   exit 0
 }
 
+# nixpkgs' switch inhibitors (system.switch.inhibitors) compare with the *booted* system; a system without the file has none.
 check_before() {
-  [ -x "$SYSTEM/pre-switch-checks" ] || return 0
-  if said=$(timeout -k 5 "$SWITCH_TIMEOUT" "$SYSTEM/pre-switch-checks" "$SYSTEM" "$GOAL" 2>&1 </dev/null 9>&-); then
-    return 0
-  fi
-  note "pre-switch checks: $said"
-  if [ -e "$SYSTEM/switch-inhibitors" ] && ! cmp -s "$SYSTEM/switch-inhibitors" "$PREVIOUS/switch-inhibitors"; then
-    finish rolled-back needs-reboot "$said"
-  else
-    finish rolled-back check "$said"
-  fi
+  [ -r "$SYSTEM/switch-inhibitors" ] || return 0
+  wanted=$(cat "$SYSTEM/switch-inhibitors")
+  booted=$(cat /run/booted-system/switch-inhibitors 2>/dev/null || printf '{}')
+  [ "$wanted" = "$booted" ] && return 0
+  finish rolled-back needs-reboot "switch inhibitors differ from the booted system's: $booted -> $wanted"
   exit 0
 }
 
@@ -395,15 +391,15 @@ activate() {
     deadline) roll_back deadline "switch-to-configuration test did not end within $SWITCH_TIMEOUT s" ;;
     killed | unstarted) roll_back killed "switch-to-configuration test was killed" ;;
     *)
-      if tail -n 20 "$ENTRY/log" 2>/dev/null | grep -qi 'could not acquire lock'; then
-        untouched busy 'the lock of switch-to-configuration is taken'
-      fi
+      if log_says 'could not acquire lock'; then untouched busy 'the lock of switch-to-configuration is taken'; fi
+      if log_says 'pre-switch checks failed'; then untouched check "$(last_words)"; fi
       roll_back activation "switch-to-configuration test: exit code $RC; $(last_words)"
       ;;
   esac
   exit 0
 }
 
+log_says() { tail -n 30 "$ENTRY/log" 2>/dev/null | grep -qi "$1"; }
 last_words() { grep -v ' driftless: ' "$ENTRY/log" 2>/dev/null | tail -n 3; }
 
 # Nothing was activated: there is nothing to undo, unless it was after all.
