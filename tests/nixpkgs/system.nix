@@ -9,7 +9,8 @@
 #   name         host name; the derivation is nixos-system-NAME-VERSION
 #   version      NixOS version
 #   text         content of /etc/lab-text: what makes two systems differ
-#   packages     [ { name = "openssh"; version = "9.7"; } ... ]: each its own derivation NAME-VERSION, linked from sw;
+#   packages     [ { name = "openssh"; version = "9.7"; bytes = 0; } ... ]: each its own derivation NAME-VERSION, linked from
+#                sw, with a file of so many bytes if `bytes` is given;
 #                a derivation in this list is linked as it is
 #   units        { "web.service" = "[Service]..."; }: in etc/systemd/system; started, restarted and stopped at activation
 #                when `start` names them (all by default). As NixOS does, each service is given a PATH with coreutils
@@ -88,10 +89,11 @@ let
 
   package = p:
     if p ? type && p.type == "derivation" then p
-    else shell "${p.name}-${p.version}" { inherit (p) version; program = p.name; } ''
+    else shell "${p.name}-${p.version}" { inherit (p) version; program = p.name; bytes = p.bytes or 0; } ''
       mkdir -p $out/bin
       printf '#!/bin/sh\necho %s %s\n' "$program" "$version" >"$out/bin/$program"
       chmod 755 "$out/bin/$program"
+      if [ "$bytes" -gt 0 ]; then yes "$program" | head -c "$bytes" >$out/bulk; fi
     '';
 
   # What NixOS puts into every system path, from the node's /usr. A program that the node lacks is a dangling link, which

@@ -156,7 +156,7 @@ impl Lab {
             self.ssh_config(),
             format!(
                 "Host *\n  User root\n  IdentityFile {}\n  IdentitiesOnly yes\n  UserKnownHostsFile {}\n  \
-                 GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n  ConnectTimeout 5\n",
+                 GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n  ConnectTimeout 3\n",
                 self.identity().display(),
                 self.known_hosts().display()
             ),

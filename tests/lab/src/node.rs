@@ -1,31 +1,25 @@
 //! One node: its power, its wire, its files, and three ways in (ssh, namespaces, file system). Never more than a machine
 //! and the person in front of it could do.
 
+mod disk;
+mod power;
+
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read as _;
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::unix::fs::symlink;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::lab::Lab;
 use crate::program::{Output, bounded, require, run};
 use crate::setup::Setup;
-use crate::supervisor::{Machine, Power, Supervisor};
-use crate::system::nix_config;
+use crate::supervisor::{Machine, Supervisor};
 
 /// How long a command on a node may take.
 const COMMAND: Duration = Duration::from_secs(60);
-/// How long a node may take to boot or to go down. On an idle machine it takes half a second; tests run on busy ones.
-const BOOT: Duration = Duration::from_secs(60);
-
-/// How long one knock at sshd's port may take: the answer comes at once or, where nobody has the address yet, never.
-const CONNECT: Duration = Duration::from_millis(60);
-
 /// A node of a [`Lab`].
 pub struct Node {
     lab: Lab,
@@ -57,7 +51,7 @@ impl Node {
                 .arg(lab.etc_of(&tree)?),
         )
         .with_context(|| format!("laying out {name}"))?;
-        install(&lab.store_of(system)?, &root, system)
+        disk::install(&lab.store_of(system)?, &root, system)
             .with_context(|| format!("installing {system} on {name}"))?;
         setup.apply(&root)?;
         let key = fs::read_to_string(root.join("etc/ssh/ssh_host_ed25519_key.pub"))?;
@@ -137,19 +131,6 @@ impl Node {
             .args(["sh", "-c", script]))
     }
 
-    /// Puts the closure of a system (or of any store path of this machine) into its store, without the network.
-    pub fn receive(&self, path: &str) -> Result<()> {
-        require(
-            bounded(COMMAND, "nix")
-                .env("NIX_CONFIG", nix_config())
-                .args(["copy", "--no-check-sigs", "--to"])
-                .arg(self.path("/"))
-                .arg(path),
-        )
-        .with_context(|| format!("copying {path} to {}", self.name))
-        .map(drop)
-    }
-
     /// A file of the node as a path of this machine, `/run` included (but neither `/proc`, `/dev` nor `/tmp`). Absolute
     /// symbolic links in it are not the node's.
     #[must_use]
@@ -194,71 +175,6 @@ impl Node {
         Ok(fs::read_to_string(self.dir.join("boot_id"))?.trim().to_owned())
     }
 
-    /// How it stands.
-    #[must_use]
-    pub fn power(&self) -> Power {
-        self.supervisor.power()
-    }
-
-    /// How often it was booted; 1 after the first boot.
-    #[must_use]
-    pub fn boot_count(&self) -> u32 {
-        self.supervisor.boots()
-    }
-
-    /// Turns it on if it is off; returns when sshd answers.
-    pub fn start(&self) -> Result<()> {
-        self.supervisor.turn_on()?;
-        self.wait_ssh()
-    }
-
-    /// Boots it again in order (`systemctl reboot`), and returns when sshd answers.
-    pub fn reboot(&self) -> Result<()> {
-        let boots = self.boot_count();
-        self.enter("systemctl reboot")?.ok().with_context(|| format!("rebooting {}", self.name))?;
-        self.wait_for_boot(boots + 1)
-    }
-
-    /// Waits until it was booted `count` times (see [`Node::boot_count`]) and sshd answers.
-    pub fn wait_for_boot(&self, count: u32) -> Result<()> {
-        self.supervisor.wait_boots(count, BOOT)?;
-        self.wait_ssh()
-    }
-
-    /// Waits until it was booted `count` times and its systemd has started what it starts: for systems that no sshd survives.
-    pub fn wait_for_boot_without_ssh(&self, count: u32) -> Result<()> {
-        self.supervisor.wait_boots(count, BOOT)?;
-        let until = Instant::now() + BOOT;
-        // Fails for as long as there is no systemd to ask; degraded is up, too.
-        let up = "[ -S /run/systemd/private ] && systemctl is-system-running --wait";
-        loop {
-            let asked = self.enter(up);
-            match asked {
-                Ok(output) if ["running", "degraded"].contains(&output.stdout.trim()) => {
-                    return Ok(());
-                }
-                other if Instant::now() > until => bail!("{} does not come up: {other:?}", self.name),
-                Ok(_) | Err(_) => std::thread::sleep(Duration::from_millis(15)),
-            }
-        }
-    }
-
-    /// Turns it off in order, and returns when it is off.
-    pub fn power_off(&self) -> Result<()> {
-        self.enter("systemctl poweroff")?.ok().with_context(|| format!("powering {} off", self.name))?;
-        self.wait_for_power_off()
-    }
-
-    /// Waits until it is off.
-    pub fn wait_for_power_off(&self) -> Result<()> {
-        self.supervisor.wait_off(BOOT)
-    }
-
-    /// Pulls the plug: everything on it is killed at once. [`Node::start`] boots it again.
-    pub fn power_cut(&self) -> Result<()> {
-        self.supervisor.cut_power()
-    }
-
     /// Its wire.
     #[must_use]
     pub fn link(&self) -> Link<'_> {
@@ -276,56 +192,6 @@ impl Node {
     pub fn start_sshd(&self) -> Result<()> {
         self.enter("systemctl start sshd.service")?.ok()?;
         self.wait_ssh()
-    }
-
-    /// Waits until sshd answers on the node's address.
-    pub fn wait_ssh(&self) -> Result<()> {
-        let until = Instant::now() + BOOT;
-        loop {
-            if ssh_answers(SocketAddr::new(self.address, 22)) {
-                return Ok(());
-            }
-            if Instant::now() > until || matches!(self.power(), Power::Broken(_)) {
-                bail!(
-                    "sshd of {} does not answer; its power is {:?}, its console says: {}",
-                    self.name,
-                    self.power(),
-                    self.supervisor.console()
-                );
-            }
-            // Nothing on this side tells when a port of another machine opens.
-            std::thread::sleep(Duration::from_millis(15));
-        }
-    }
-
-    /// Leaves no free byte on `/nix` or `/var`.
-    pub fn fill(&self, file_system: &str) -> Result<()> {
-        let place = self.path(file_system);
-        let used = require(bounded(COMMAND, "df").arg("--output=used").arg("-B1").arg(&place))?;
-        let used = used.lines().last().unwrap_or_default().trim().to_owned();
-        self.resize(file_system, &used)
-    }
-
-    /// Gives back what [`Node::fill`] took.
-    pub fn empty(&self, file_system: &str) -> Result<()> {
-        let (_, size) = self
-            .sizes
-            .iter()
-            .find(|(place, _)| *place == file_system)
-            .with_context(|| format!("{file_system} is no file system of its own"))?;
-        self.resize(file_system, &size.to_string())
-    }
-
-    fn resize(&self, file_system: &str, bytes: &str) -> Result<()> {
-        if !self.sizes.iter().any(|(place, _)| *place == file_system) {
-            bail!("{file_system} is no file system of its own");
-        }
-        require(
-            bounded(COMMAND, "mount")
-                .args(["-o", &format!("remount,size={bytes}")])
-                .arg(self.path(file_system)),
-        )
-        .map(drop)
     }
 
     fn link_target(&self, path: &str) -> Result<String> {
@@ -354,42 +220,4 @@ impl Link<'_> {
     fn set(&self, state: &str) -> Result<()> {
         require(bounded(COMMAND, "ip").args(["link", "set", self.port, state])).map(drop)
     }
-}
-
-/// Puts a closure into a node's `/nix` and makes it generation 1 of the system profile and the boot loader's default.
-fn install(store: &Path, root: &Path, system: &str) -> Result<()> {
-    require(bounded(COMMAND, "cp").arg("-a").arg(store.join("nix").join(".")).arg(root.join("nix")))?;
-    let var = root.join("nix/var/nix");
-    for dir in ["profiles/per-user/root", "gcroots", "daemon-socket"] {
-        fs::create_dir_all(var.join(dir))?;
-    }
-    symlink(system, var.join("profiles/system-1-link"))?;
-    symlink("system-1-link", var.join("profiles/system"))?;
-    for (name, target) in [
-        ("current-system", "/run/current-system"),
-        ("booted-system", "/run/booted-system"),
-        ("profiles", "/nix/var/nix/profiles"),
-    ] {
-        let link = var.join("gcroots").join(name);
-        let _ = fs::remove_file(&link);
-        symlink(target, link)?;
-    }
-    let loader = root.join("boot/loader");
-    fs::write(loader.join("loader.conf"), "timeout 0\ndefault nixos-generation-1.conf\n")?;
-    fs::write(
-        loader.join("entries/nixos-generation-1.conf"),
-        format!("title NixOS\nversion Generation 1\noptions init={system}/init\n"),
-    )?;
-    Ok(())
-}
-
-/// Whether a server greets as SSH servers do.
-fn ssh_answers(address: SocketAddr) -> bool {
-    let Ok(mut stream) = TcpStream::connect_timeout(&address, CONNECT) else {
-        return false;
-    };
-    let mut greeting = [0; 4];
-    stream.set_read_timeout(Some(Duration::from_secs(2))).is_ok()
-        && stream.read_exact(&mut greeting).is_ok()
-        && greeting == *b"SSH-"
 }

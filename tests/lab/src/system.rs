@@ -80,7 +80,8 @@ pub struct System {
     text: String,
     name: Option<String>,
     kernel: Option<String>,
-    packages: Vec<(String, String)>,
+    interface: Option<String>,
+    packages: Vec<Value>,
     units: Vec<(String, String)>,
     etc: Vec<(String, String)>,
     faults: Vec<Fault>,
@@ -114,10 +115,24 @@ impl System {
         self
     }
 
+    /// Another init interface than "2": where a system with another one runs, `switch` and `test` exit with 100, until this
+    /// one has been booted.
+    #[must_use]
+    pub fn init_interface(mut self, version: &str) -> System {
+        self.interface = Some(version.to_owned());
+        self
+    }
+
     /// Adds a package to its system path.
     #[must_use]
-    pub fn package(mut self, name: &str, version: &str) -> System {
-        self.packages.push((name.to_owned(), version.to_owned()));
+    pub fn package(self, name: &str, version: &str) -> System {
+        self.package_of_size(name, version, 0)
+    }
+
+    /// Adds a package of so many bytes, none of them zero.
+    #[must_use]
+    pub fn package_of_size(mut self, name: &str, version: &str, bytes: u64) -> System {
+        self.packages.push(json!({ "name": name, "version": version, "bytes": bytes }));
         self
     }
 
@@ -155,20 +170,18 @@ impl System {
             let map = pairs.iter().map(|(name, value)| (name.clone(), json!(value)));
             Value::Object(map.collect())
         };
-        let packages =
-            self.packages.iter().map(|(name, version)| json!({ "name": name, "version": version }));
         let faults = self.faults.iter().map(|fault| {
             let (name, value) = fault.attribute();
             (name.to_owned(), json!(value))
         });
         let mut argument = json!({
             "text": self.text,
-            "packages": packages.collect::<Value>(),
+            "packages": self.packages,
             "units": pairs(&self.units),
             "etc": pairs(&self.etc),
             "faults": Value::Object(faults.collect()),
         });
-        for (key, value) in [("name", &self.name), ("kernel", &self.kernel)] {
+        for (key, value) in [("name", &self.name), ("kernel", &self.kernel), ("interface", &self.interface)] {
             if let Some(value) = value {
                 argument[key] = json!(value);
             }

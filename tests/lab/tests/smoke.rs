@@ -86,6 +86,27 @@ fn a_reboot_brings_back_the_boot_default_with_another_boot_id() -> Result<()> {
 }
 
 #[test]
+fn a_rebuild_by_hand_changes_everything_and_one_with_another_init_needs_a_reboot() -> Result<()> {
+    let lab = Lab::start()?;
+    let old = System::new("old").build()?;
+    let new = System::new("new").package_of_size("htop", "3.3.0", 1 << 20).build()?;
+    let other_init = System::new("init").init_interface("3").build()?;
+    let node = lab.node("n1", &old)?;
+    node.nixos_rebuild(&new)?.ok()?;
+    assert_eq!(node.running()?, new);
+    assert_eq!(node.boot_default()?, new);
+    assert_eq!(node.loader_default()?, new);
+    assert_eq!(node.ssh(["htop"])?.ok()?, "htop 3.3.0");
+
+    assert_eq!(node.nixos_rebuild(&other_init)?.code, Some(100));
+    assert_eq!(node.running()?, new);
+    node.reboot()?;
+    assert_eq!(node.running()?, other_init);
+    node.nixos_rebuild(&other_init)?.ok()?;
+    Ok(())
+}
+
+#[test]
 fn a_one_shot_entry_is_booted_once() -> Result<()> {
     let lab = Lab::start()?;
     let (old, new) = (System::new("old").build()?, System::new("new").kernel("6.6.2").build()?);
