@@ -5,22 +5,46 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use clap::{ArgAction, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
 
-pub mod ask;
-pub mod fleet;
-pub mod output;
-pub mod table;
+mod act;
+mod ask;
+mod direct;
+mod ending;
+mod fleet;
+mod output;
+mod packages;
+mod progress;
+mod table;
 
-pub mod plan;
-pub mod report;
-pub mod status;
+mod run;
 
-pub mod completions;
-pub mod init;
+mod diff;
+mod history;
+mod logs;
+mod plan;
+mod report;
+mod status;
+
+mod build;
+mod check;
+mod deploy;
+mod push;
+mod retry;
+mod rollback;
+
+mod exec;
+mod ssh;
+
+mod completions;
+mod init;
+
+/// What a verb that needs a deployment says without one.
+const NO_DEPLOYMENT: &str = "which deployment? there is no deployment.nix and no flake.nix here; name one with --file, --flake or --release";
 
 /// Exit code of a command line that cannot be understood (sysexits.h, EX_USAGE): 2 means changes to `plan`.
 pub const EXIT_USAGE: u8 = 64;
@@ -62,27 +86,93 @@ pub struct Global {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Show how the fleet is, and why
-    Status(status::Args),
+    /// Run the controller
+    Run(run::Args),
     /// Show what would be done to each node
     Plan(plan::Args),
+    /// Show how the fleet is, and why
+    Status(status::Args),
     /// Show what differs from Git, by package and version
     Report(report::Args),
-    /// Write a first driftless.toml for the deployment in this directory
+    /// Evaluate, build, copy and switch nodes from here
+    Deploy(deploy::Args),
+    /// Build systems here and print their paths
+    Build(build::Args),
+    /// Copy systems to nodes without switching
+    Push(push::Args),
+    /// Show which packages a deployment would change
+    Diff(diff::Args),
+    /// Bring nodes back to what they ran before
+    Rollback(rollback::Args),
+    /// Let the controller try a failed system again
+    Retry(retry::Args),
+    /// Show the switches that nodes remember
+    History(history::Args),
+    /// Show the log of a switch
+    Logs(logs::Args),
+    /// Run a command on nodes
+    Exec(exec::Args),
+    /// Open a terminal on a node
+    Ssh(ssh::Args),
+    /// Evaluate everything, for pull requests
+    Check(check::Args),
+    /// Write a first driftless.toml for the deployment in a directory
     Init(init::Args),
     /// Print shell completions
     Completions(completions::Args),
 }
 
-/// Runs one verb to its end.
+/// Runs one verb to its end, or until Ctrl-C or SIGTERM: then what runs here is killed, and nodes in the middle of a
+/// switch decide for themselves. The controller has its own, slower way to stop.
 pub async fn run(cli: Cli) -> Result<ExitCode> {
-    let global = cli.global;
-    match cli.verb {
-        Verb::Status(args) => status::run(&global, args).await,
-        Verb::Plan(args) => plan::run(&global, args).await,
-        Verb::Report(args) => report::run(&global, args).await,
+    let Cli { global, verb } = cli;
+    if let Verb::Run(args) = verb {
+        return run::run(&global, args).await;
+    }
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
+    tokio::select! {
+        done = dispatch(&global, verb) => done,
+        _ = terminate.recv() => bail!("interrupted by SIGTERM"),
+        heard = tokio::signal::ctrl_c() => {
+            heard.context("cannot listen to Ctrl-C")?;
+            bail!("interrupted")
+        }
+    }
+}
+
+async fn dispatch(global: &Global, verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Run(args) => run::run(global, args).await,
+        Verb::Plan(args) => plan::run(global, args).await,
+        Verb::Status(args) => status::run(global, args).await,
+        Verb::Report(args) => report::run(global, args).await,
+        Verb::Deploy(args) => deploy::run(global, args).await,
+        Verb::Build(args) => build::run(global, args).await,
+        Verb::Push(args) => push::run(global, args).await,
+        Verb::Diff(args) => diff::run(global, args).await,
+        Verb::Rollback(args) => rollback::run(global, args).await,
+        Verb::Retry(args) => retry::run(global, args).await,
+        Verb::History(args) => history::run(global, args).await,
+        Verb::Logs(args) => logs::run(global, args).await,
+        Verb::Exec(args) => exec::run(global, args).await,
+        Verb::Ssh(args) => ssh::run(global, args).await,
+        Verb::Check(args) => check::run(global, args).await,
         Verb::Init(args) => init::run(args),
         Verb::Completions(args) => completions::run(args),
+    }
+}
+
+impl Cli {
+    /// The filter for messages on stderr, unless `RUST_LOG` sets one. The controller's log is all that one sees of it;
+    /// the other verbs have an answer.
+    pub fn log_filter(&self) -> &'static str {
+        match (self.global.quiet, self.global.verbose, &self.verb) {
+            (1.., _, _) => "error",
+            (0, 0, Verb::Run(_)) => "warn,driftless=info",
+            (0, 0, _) => "warn",
+            (0, 1, _) => "info,driftless=debug",
+            (0, 2.., _) => "trace",
+        }
     }
 }
 
@@ -106,15 +196,5 @@ impl Global {
 
     fn path(&self) -> PathBuf {
         self.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_PATH))
-    }
-
-    /// The filter for messages on stderr, unless `RUST_LOG` sets one.
-    pub fn log_filter(&self) -> &'static str {
-        match (self.quiet, self.verbose) {
-            (1.., _) => "error",
-            (0, 0) => "warn,driftless=info",
-            (0, 1) => "info,driftless=debug",
-            (0, _) => "trace",
-        }
     }
 }

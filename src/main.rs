@@ -2,9 +2,10 @@
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
-use driftless::cli::{self, Cli, EXIT_USAGE, Global};
+use driftless::cli::{self, Cli, EXIT_USAGE};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -17,20 +18,20 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    log_to_stderr(&cli.global);
+    log_to_stderr(&cli);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&anyhow::Error::new(error).context("cannot start threads")),
     };
     let outcome = runtime.block_on(cli::run(cli));
-    // A blocking read of stdin or a name lookup must not delay the end.
-    runtime.shutdown_background();
+    // Tasks end here, and their children with them; a blocking name lookup must not delay that.
+    runtime.shutdown_timeout(Duration::from_secs(2));
     outcome.unwrap_or_else(|error| failed(&error))
 }
 
 /// People read lines; systemd's journal keeps fields (`JOURNAL_STREAM`: systemd.exec(5)).
-fn log_to_stderr(global: &Global) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(global.log_filter()));
+fn log_to_stderr(cli: &Cli) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(cli.log_filter()));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     if std::env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal() {
         log.json().flatten_event(true).without_time().init();

@@ -1,6 +1,6 @@
-//! Asks a running controller over its unix socket. Only ever reads.
+//! Asks a running controller over its unix socket. Reads, and at most wakes it.
 //!
-//! One GET in HTTP/1.0 (RFC 1945): the answer ends with the connection and is never chunked, so that no HTTP client is
+//! One request in HTTP/1.0 (RFC 1945): the answer ends with the connection and is never chunked, so that no HTTP client is
 //! needed for it.
 
 use std::io;
@@ -35,7 +35,7 @@ pub enum AskError {
         #[source]
         source: io::Error,
     },
-    /// It answered with something other than 200 OK.
+    /// It answered with something other than success.
     #[error("the controller on {} answered {status:?}: {body}", socket.display())]
     Refused {
         /// The socket.
@@ -58,27 +58,38 @@ pub enum AskError {
 
 /// Reads the controller's newest snapshot.
 pub async fn fleet(socket: &Path) -> Result<Snapshot, AskError> {
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            AskError::NotRunning { socket: socket.to_owned() }
-        }
-        _ => AskError::Io { socket: socket.to_owned(), source },
-    };
-    let answer = tokio::time::timeout(DEADLINE, get(socket, "/api/v1/fleet"))
+    let body = ask(socket, "GET", "/api/v1/fleet").await?;
+    serde_json::from_slice(&body).map_err(|source| AskError::Document { socket: socket.to_owned(), source })
+}
+
+/// Makes the controller look at the world now instead of at its next interval.
+pub async fn wake(socket: &Path) -> Result<(), AskError> {
+    ask(socket, "POST", "/api/v1/wake").await.map(|_| ())
+}
+
+async fn ask(socket: &Path, method: &str, path: &str) -> Result<Vec<u8>, AskError> {
+    let answer = tokio::time::timeout(DEADLINE, exchange(socket, method, path))
         .await
-        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s")))
-        .map_err(failed)?;
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s")));
+    let answer = answer.map_err(|source| {
+        if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
+            AskError::NotRunning { socket: socket.to_owned() }
+        } else {
+            AskError::Io { socket: socket.to_owned(), source }
+        }
+    })?;
     let (status, body) = split(&answer);
-    if status.split_whitespace().nth(1) != Some("200") {
+    if !status.split_whitespace().nth(1).is_some_and(|code| code.starts_with('2')) {
         let body = String::from_utf8_lossy(body).chars().take(500).collect();
         return Err(AskError::Refused { socket: socket.to_owned(), status, body });
     }
-    serde_json::from_slice(body).map_err(|source| AskError::Document { socket: socket.to_owned(), source })
+    Ok(body.to_vec())
 }
 
-async fn get(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
+async fn exchange(socket: &Path, method: &str, path: &str) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket).await?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).await?;
+    let request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(MOST_BYTES).read_to_end(&mut answer).await?;
     Ok(answer)

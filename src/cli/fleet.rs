@@ -2,14 +2,26 @@
 //!
 //! Evaluates and looks where there is no controller; decides nothing.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use jiff::Timestamp;
 
-use super::{Global, ask};
+use super::ask::{self, AskError};
+use super::direct::Direct;
+use super::progress::{Progress, Show};
+use super::{Global, packages};
 use crate::config::ServeConfig;
-use crate::model::snapshot::Snapshot;
+use crate::model::name::NodeName;
+use crate::model::node::NodeSpec;
+use crate::model::observed::Observed;
+use crate::model::release::{NodeRelease, Progress as Built, Release};
+use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView};
+use crate::plan;
 use crate::plan::selection::Selector;
+use crate::plan::view::{Pass, node_views};
 
 /// Which fleet, and which of its nodes.
 #[derive(Debug, Clone, clap::Args)]
@@ -48,6 +60,15 @@ pub enum Origin {
     Release(PathBuf),
 }
 
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) | Self::Release(path) => path.display().fmt(f),
+            Self::Flake(url) => f.write_str(url),
+        }
+    }
+}
+
 impl Declared {
     /// What was named on the command line.
     pub fn named(&self) -> Option<Origin> {
@@ -74,33 +95,133 @@ fn here(directory: &Path) -> Option<Origin> {
     }
 }
 
-/// The world as it is now, for a verb that looks: what was named, else the controller, else the current directory.
-pub async fn snapshot(global: &Global, args: &FleetArgs) -> Result<Snapshot> {
-    if let Some(origin) = args.declared.named() {
-        return look(global, &origin, args).await;
-    }
+/// Where a controller on this machine listens.
+pub fn socket(global: &Global) -> Result<PathBuf> {
     let config = global.config_if_any()?;
-    let socket = config.map_or_else(|| ServeConfig::default().socket, |config| config.serve.socket);
-    match (ask::fleet(&socket).await, args.declared.named_or_here()) {
-        (Ok(snapshot), _) => choose(snapshot, args),
-        (Err(ask::AskError::NotRunning { .. }), Some(origin)) => look(global, &origin, args).await,
-        (Err(error @ ask::AskError::NotRunning { .. }), None) => Err(error).context(
-            "nothing to look at: start a controller with `driftless run`, or name a deployment with --file, --flake or --release",
+    Ok(config.map_or_else(|| ServeConfig::default().socket, |config| config.serve.socket))
+}
+
+/// What is known about a fleet before anything is evaluated.
+enum Known {
+    /// A controller told.
+    Snapshot(Box<Snapshot>),
+    /// Nobody told: it has to be evaluated.
+    Origin(Origin),
+}
+
+async fn known(global: &Global, args: &FleetArgs) -> Result<Known> {
+    if let Some(origin) = args.declared.named() {
+        return Ok(Known::Origin(origin));
+    }
+    match (ask::fleet(&socket(global)?).await, args.declared.named_or_here()) {
+        (Ok(snapshot), _) => Ok(Known::Snapshot(Box::new(snapshot))),
+        (Err(AskError::NotRunning { .. }), Some(origin)) => Ok(Known::Origin(origin)),
+        (Err(error @ AskError::NotRunning { .. }), None) => Err(error).context(
+            "which fleet? start a controller with `driftless run`, or name a deployment with --file, --flake or --release",
         ),
         (Err(error), _) => Err(error.into()),
     }
 }
 
-async fn look(_global: &Global, origin: &Origin, _args: &FleetArgs) -> Result<Snapshot> {
-    bail!("cannot look at {origin:?} without a controller yet")
+/// The world as it is now, for a verb that looks: what was named, else the controller, else the current directory.
+pub async fn snapshot(global: &Global, args: &FleetArgs, depth: Depth) -> Result<Snapshot> {
+    match known(global, args).await? {
+        Known::Snapshot(snapshot) => choose(*snapshot, args),
+        Known::Origin(origin) => look(global, &origin, args, depth).await,
+    }
+}
+
+/// How much a look from here finds out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// What runs where.
+    Systems,
+    /// Also which packages differ, for which the systems are built.
+    Packages,
+}
+
+/// Looks from here: one evaluation, one read of each node, one plan; nothing is done.
+async fn look(global: &Global, origin: &Origin, args: &FleetArgs, depth: Depth) -> Result<Snapshot> {
+    let here = Direct::prepare(global)?;
+    let mut release = here.evaluate(origin, args.on.as_ref()).await?;
+    let evaluated_at = Timestamp::now();
+    match depth {
+        Depth::Packages => {
+            let silent = Progress::new(release.nodes.keys(), Show::Nothing);
+            here.realise_all(&mut release, &silent).await;
+        }
+        // The path of a system is known before it is built.
+        Depth::Systems => {
+            for node in release.nodes.values_mut().filter(|node| node.spec.is_some()) {
+                node.progress = Built::Built;
+            }
+        }
+    }
+    let nodes = here.look_at_all(&specs_of(&release)).await;
+    let observed = Observed { nodes, ..Observed::default() };
+    let now = Timestamp::now();
+    let plan = plan::plan(&release, &observed, now);
+    let mut nodes =
+        node_views(Pass { release: &release, observed: &observed, plan: &plan, now }, &BTreeMap::new());
+    for (name, node) in &mut nodes {
+        // Nobody watched before: the newest switch is the best that is known.
+        let since = node.observation.as_ref().and_then(|seen| seen.state_since);
+        node.since = since.unwrap_or(node.since);
+        if depth == Depth::Packages {
+            node.packages = packages::of(&here, name, node).await;
+        }
+    }
+    let source = SourceView {
+        url: origin.to_string(),
+        branch: String::new(),
+        head: release.revision.clone(),
+        last_good: release.revision.clone(),
+        blocked: None,
+        fetched_at: None,
+        fetch_error: None,
+        evaluated_at: Some(evaluated_at),
+        commit_times: BTreeMap::new(),
+    };
+    Ok(Snapshot { version: 1, at: now, passes: 0, ready: Ready::Ready, source, nodes })
+}
+
+/// The declarations of a release, of the nodes that have one.
+pub fn specs_of(release: &Release) -> BTreeMap<NodeName, NodeSpec> {
+    let spec = |(name, node): (&NodeName, &NodeRelease)| Some((name.clone(), node.spec.clone()?));
+    release.nodes.iter().filter_map(spec).collect()
+}
+
+/// The declarations of the nodes that are meant, for a verb that goes to them: what was named, else the controller's,
+/// else the current directory's. A node that was named and has none is an error.
+pub async fn specs(global: &Global, args: &FleetArgs) -> Result<BTreeMap<NodeName, NodeSpec>> {
+    let known = match known(global, args).await? {
+        Known::Snapshot(snapshot) => {
+            let snapshot = choose(*snapshot, args)?;
+            let spec = |(name, node): (NodeName, NodeView)| Some((name, node.spec?));
+            return Ok(snapshot.nodes.into_iter().filter_map(spec).collect());
+        }
+        Known::Origin(origin) => origin,
+    };
+    let release = Direct::prepare(global)?.evaluate(&known, args.on.as_ref()).await?;
+    for (name, node) in &release.nodes {
+        if let Built::NotEvaluated { error } = &node.progress {
+            tracing::error!(node = %name, "does not evaluate: {error}");
+        }
+    }
+    Ok(specs_of(&release))
+}
+
+/// The declaration of one node.
+pub async fn one(global: &Global, name: &NodeName, declared: Declared) -> Result<(NodeName, NodeSpec)> {
+    let fleet = FleetArgs { on: Some(Selector::node(name)), declared };
+    let found = specs(global, &fleet).await?.into_iter().next();
+    found.with_context(|| format!("{name} has no declaration that evaluates"))
 }
 
 /// Keeps the nodes that were asked for.
 fn choose(mut snapshot: Snapshot, args: &FleetArgs) -> Result<Snapshot> {
     let Some(selector) = &args.on else { return Ok(snapshot) };
-    let tags = |node: &crate::model::snapshot::NodeView| {
-        node.spec.as_ref().map(|spec| spec.tags.clone()).unwrap_or_default()
-    };
+    let tags = |node: &NodeView| node.spec.as_ref().map(|spec| spec.tags.clone()).unwrap_or_default();
     let fleet = snapshot.nodes.iter().map(|(name, node)| (name.clone(), tags(node))).collect();
     let chosen = selector.select(&fleet)?;
     snapshot.nodes.retain(|name, _| chosen.contains(name));

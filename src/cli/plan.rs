@@ -8,7 +8,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::fleet::FleetArgs;
+use super::fleet::{Depth, FleetArgs};
 use super::output::{self, Format};
 use super::table::{Cell, Table};
 use super::{Global, fleet, status};
@@ -39,7 +39,7 @@ pub struct Args {
 
 /// Prints the plan.
 pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
-    let snapshot = fleet::snapshot(global, &args.fleet).await?;
+    let snapshot = fleet::snapshot(global, &args.fleet, Depth::Systems).await?;
     match args.format {
         Format::Text => output::print(&text(&snapshot, Timestamp::now(), output::width()))?,
         Format::Json => output::print_json(&document(&snapshot))?,

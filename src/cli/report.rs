@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use jiff::Timestamp;
 
-use super::fleet::FleetArgs;
+use super::fleet::{Depth, FleetArgs};
 use super::{Global, fleet, output};
 use crate::report::{Report, json, markdown, text};
 
@@ -35,7 +35,7 @@ pub enum Format {
 
 /// Prints the report.
 pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
-    let snapshot = fleet::snapshot(global, &args.fleet).await?;
+    let snapshot = fleet::snapshot(global, &args.fleet, Depth::Packages).await?;
     let report = Report::of(&snapshot);
     let now = Timestamp::now();
     match args.format {

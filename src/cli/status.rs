@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use jiff::Timestamp;
 
-use super::fleet::FleetArgs;
+use super::fleet::{Depth, FleetArgs};
 use super::output::{self, Format};
 use super::table::{Cell, Table};
 use super::{Global, fleet};
@@ -29,7 +29,7 @@ pub struct Args {
 
 /// Prints the fleet.
 pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
-    let snapshot = fleet::snapshot(global, &args.fleet).await?;
+    let snapshot = fleet::snapshot(global, &args.fleet, Depth::Systems).await?;
     match args.format {
         Format::Text => output::print(&text(&snapshot, Timestamp::now(), output::width()))?,
         Format::Json => output::print_json(&snapshot)?,

@@ -115,6 +115,11 @@ impl Selector {
         Self { terms: vec![Term::Name("*".into())] }
     }
 
+    /// Exactly this node. (Names have no wildcards.)
+    pub fn node(name: &NodeName) -> Self {
+        Self { terms: vec![Term::Name(name.to_string())] }
+    }
+
     /// Whether tags must be known to answer; names are much cheaper to evaluate.
     pub fn needs_tags(&self) -> bool {
         self.terms.iter().any(|term| match term {

@@ -1,0 +1,176 @@
+//! What `deploy`, `push` and `rollback` share: many nodes at once, each with its own ending, none waiting for another.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::direct::Direct;
+use super::ending::{Ending, Endings};
+use super::progress::Progress;
+use crate::model::journal::{Outcome, Pin, PinEnd};
+use crate::model::name::NodeName;
+use crate::model::node::NodeSpec;
+use crate::model::observed::{NodeState, Stage};
+use crate::model::store_path::StorePath;
+use crate::node::{Node, Order};
+
+/// How long a person's deployment keeps the controller off a node.
+const PIN_FOR: SignedDuration = SignedDuration::from_hours(1);
+
+/// A verb that acts on nodes.
+#[derive(Debug)]
+pub struct Acting {
+    /// Nix, SSH and where they keep their things.
+    pub here: Arc<Direct>,
+    /// What is shown meanwhile.
+    pub progress: Progress,
+    /// Switches at a time.
+    pub limit: Semaphore,
+    /// Who asks, for the journals.
+    pub asker: String,
+    /// Why, for the pins.
+    pub reason: String,
+}
+
+/// What is wanted of a node after it was looked at.
+pub enum Wish {
+    /// Switch it, and then keep the controller off it so long.
+    Switch {
+        /// The order.
+        order: Order,
+        /// The end of the person's say.
+        until: PinEnd,
+    },
+    /// Nothing.
+    Nothing(Ending),
+}
+
+impl Acting {
+    /// Does `one` for each node at once, and collects how each ended.
+    pub async fn each<T, F>(
+        self: &Arc<Self>,
+        nodes: BTreeMap<NodeName, T>,
+        one: impl Fn(Arc<Self>, NodeName, T) -> F,
+    ) -> Endings
+    where
+        F: Future<Output = Ending> + Send + 'static,
+    {
+        let mut tasks = JoinSet::new();
+        for (name, about) in nodes {
+            let began = Instant::now();
+            let work = one(Arc::clone(self), name.clone(), about);
+            let acting = Arc::clone(self);
+            tasks.spawn(async move {
+                let ending = work.await;
+                ending.show(&name, &acting.progress);
+                (name, (ending, began.elapsed()))
+            });
+        }
+        // Only a panic ends a task early; `join_all` passes it on.
+        tasks.join_all().await.into_iter().collect()
+    }
+
+    /// Looks at a node, asks `wish` what to do with it, does that, and closes the connection.
+    pub async fn switch(
+        &self,
+        name: &NodeName,
+        spec: &NodeSpec,
+        done: &'static str,
+        wish: impl FnOnce(&NodeState) -> Wish,
+    ) -> Ending {
+        // Never closed; without a permit the switch would merely be one too many.
+        let _permit = self.limit.acquire().await;
+        self.progress.say(name, "connecting");
+        let node = match self.here.node(name, spec) {
+            Ok(node) => node,
+            Err(error) => return Ending::of_error(name, error),
+        };
+        let ending = self.switch_over(&node, done, wish).await;
+        node.close().await;
+        ending
+    }
+
+    async fn switch_over(
+        &self,
+        node: &Node,
+        done: &'static str,
+        wish: impl FnOnce(&NodeState) -> Wish,
+    ) -> Ending {
+        let name = node.name();
+        let state = match self.here.look(node).await {
+            Ok(state) => state,
+            Err(error) => return Ending::of_error(name, error),
+        };
+        if let Some(expected) = &node.spec().machine_id
+            && state.machine_id.as_ref() != Some(expected)
+        {
+            let found = state.machine_id.map_or_else(|| "no machine id".to_owned(), String::from);
+            return Ending::failed(
+                "wrong machine",
+                format!("it has {found}, the deployment says {expected}"),
+            );
+        }
+        let (order, until) = match wish(&state) {
+            Wish::Nothing(ending) => return ending,
+            Wish::Switch { order, until } => (order, until),
+        };
+        // Before the switch: a controller that sees the node changed must not act on it in between.
+        let pin = Pin { by: self.asker.clone(), reason: self.reason.clone(), until };
+        if let Err(error) = node.pin(&pin).await {
+            return Ending::of_error(name, error);
+        }
+        let (sender, stages) = watch::channel(Stage::Preparing);
+        let deploy = async {
+            let ended = node.deploy(&self.here.nix, &order, &sender).await;
+            drop(sender);
+            ended
+        };
+        let (ended, ()) = tokio::join!(deploy, self.progress.follow(name, stages));
+        let ending = match ended {
+            Ok(entry) => Ending::of_entry(&entry, done),
+            Err(error) => Ending::of_error(name, error),
+        };
+        match &ending {
+            Ending::Done { .. } => {}
+            // Nothing of the person's is on the node: the controller may go on.
+            Ending::Left { .. } | Ending::Failed { .. } => {
+                if let Err(error) = node.unpin().await {
+                    tracing::warn!(node = %name, "the pin stays: {}", super::direct::chain(error));
+                }
+            }
+        }
+        ending
+    }
+}
+
+/// The end of the pin that a deployment leaves.
+pub fn in_an_hour() -> PinEnd {
+    PinEnd::At(Timestamp::now() + PIN_FOR)
+}
+
+/// What a node ran before the switch that brought what it runs.
+pub fn before(state: &NodeState) -> Option<&StorePath> {
+    let brought = state
+        .journal
+        .iter()
+        .rev()
+        .find(|entry| entry.outcome == Some(Outcome::Succeeded) && entry.system == state.running)?;
+    (brought.previous != state.running).then_some(&brought.previous)
+}
+
+/// Who asks: `alice@laptop`, as far as the environment tells; a name for journals, not a proof.
+pub fn asker() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|key| std::env::var(key).ok());
+    let host = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).unwrap_or_default();
+    let plain = |text: &str| -> String {
+        text.trim().chars().filter(|c| !c.is_whitespace() && !c.is_control()).take(60).collect()
+    };
+    let host = Some(plain(&host)).filter(|host| !host.is_empty()).unwrap_or_else(|| "localhost".into());
+    format!("{}@{host}", plain(user.as_deref().unwrap_or("somebody")))
+}

@@ -1,0 +1,130 @@
+//! `driftless deploy`: evaluates, builds, copies and switches from here, with or without a controller.
+//!
+//! Nodes do not wait for each other, except for `rollout.maxInFlight` switches at a time. What happens on a node is
+//! the node's decision; this verb only asks, shows and reports.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use tokio::sync::Semaphore;
+
+use super::Global;
+use super::act::{self, Acting, Wish};
+use super::direct::{Direct, chain};
+use super::ending::{self, Ending};
+use super::fleet::FleetArgs;
+use super::progress::{Progress, Show};
+use crate::model::name::NodeName;
+use crate::model::node::{self, NodeSpec};
+use crate::model::observed::NodeState;
+use crate::model::release::{NodeRelease, Progress as Built, Release};
+use crate::node::Order;
+
+/// Arguments of `deploy`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Which deployment, which nodes.
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+    /// What deploying means [default: the node's own `goal`]
+    #[arg(long, value_enum)]
+    pub goal: Option<Goal>,
+    /// Say why, for a controller that is kept off the nodes for an hour
+    #[arg(long, value_name = "TEXT", default_value = "deployed by hand")]
+    pub reason: String,
+}
+
+/// What deploying means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Goal {
+    /// Activate now and make it the boot default once proven
+    Switch,
+    /// Make it the boot default only
+    Boot,
+    /// Activate now, never make it the boot default
+    Test,
+}
+
+impl From<Goal> for node::Goal {
+    fn from(goal: Goal) -> Self {
+        match goal {
+            Goal::Switch => Self::Switch,
+            Goal::Boot => Self::Boot,
+            Goal::Test => Self::Test,
+        }
+    }
+}
+
+/// Deploys; an error names the nodes that failed.
+pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
+    let origin = args.fleet.declared.named_or_here().context(super::NO_DEPLOYMENT)?;
+    let here = Direct::prepare(global)?;
+    let release = here.evaluate(&origin, args.fleet.on.as_ref()).await?;
+    let revision =
+        release.revision.as_ref().map_or_else(|| "-".into(), |revision| revision.commit.to_string());
+    let acting = Arc::new(acting(here, &release, args.reason));
+    let endings = acting
+        .each(release.nodes, |acting, name, node| one(acting, name, node, args.goal, revision.clone()))
+        .await;
+    ending::conclude(&endings)
+}
+
+/// What acting on this release needs.
+pub fn acting(here: Arc<Direct>, release: &Release, reason: String) -> Acting {
+    let limit = Semaphore::new(release.rollout.max_in_flight.max(1) as usize);
+    let progress = Progress::new(release.nodes.keys(), Show::Stages);
+    Acting { here, progress, limit, asker: act::asker(), reason }
+}
+
+async fn one(
+    acting: Arc<Acting>,
+    name: NodeName,
+    node: NodeRelease,
+    goal: Option<Goal>,
+    revision: String,
+) -> Ending {
+    let spec = match built(&acting, &name, node).await {
+        Ok(spec) => spec,
+        Err(ending) => return ending,
+    };
+    let goal = goal.map_or(spec.goal, node::Goal::from);
+    let asker = acting.asker.clone();
+    acting.switch(&name, &spec, "deployed", |state| wish(&spec, state, goal, revision, asker)).await
+}
+
+/// The declaration of a node whose system is built, or how it ended before.
+pub async fn built(acting: &Acting, name: &NodeName, node: NodeRelease) -> Result<NodeSpec, Ending> {
+    let Some(spec) = node.spec else {
+        return Err(match node.progress {
+            Built::NotEvaluated { error } => Ending::failed("does not evaluate", error),
+            Built::Evaluating | Built::Building | Built::NotBuilt { .. } | Built::Built => {
+                Ending::failed("not evaluated", "")
+            }
+        });
+    };
+    if spec.host.is_none() {
+        return Err(Ending::Left { why: "it has no host and is never deployed".into() });
+    }
+    if let Some(reason) = &spec.suspended {
+        return Err(Ending::Left { why: format!("suspended in the deployment: {reason}") });
+    }
+    acting.progress.say(name, "building");
+    match acting.here.realise(name, &spec).await {
+        Ok(()) => Ok(spec),
+        Err(error) => Err(Ending::failed("does not build", chain(error))),
+    }
+}
+
+/// What a deployment by a person wants of a node: the system, unless the node has it already.
+fn wish(spec: &NodeSpec, state: &NodeState, goal: node::Goal, revision: String, asker: String) -> Wish {
+    let runs = !goal.activates() || state.running == spec.toplevel;
+    let boots = !goal.persists() || state.boot_default.as_ref() == Some(&spec.toplevel);
+    if runs && boots {
+        return Wish::Nothing(Ending::Done { word: "in sync", detail: String::new() });
+    }
+    let order =
+        Order { toplevel: spec.toplevel.clone(), expected: state.running.clone(), goal, revision, asker };
+    Wish::Switch { order, until: act::in_an_hour() }
+}

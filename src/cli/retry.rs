@@ -1,0 +1,46 @@
+//! `driftless retry`: failures so far no longer count, so that the controller tries the same system again.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use super::direct::{Direct, chain};
+use super::fleet::{Declared, FleetArgs};
+use super::{Global, ask, fleet, output};
+use crate::plan::selection::Selector;
+
+/// Arguments of `retry`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Nodes to retry: names, globs and @tags, separated by commas
+    #[arg(value_name = "NODES")]
+    pub nodes: Selector,
+    /// Which fleet.
+    #[command(flatten)]
+    pub declared: Declared,
+}
+
+/// Forgives on the nodes, then wakes the controller.
+pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
+    let fleet = FleetArgs { on: Some(args.nodes), declared: args.declared };
+    let specs = fleet::specs(global, &fleet).await?;
+    let here = Direct::prepare(global)?;
+    let mut failures = Vec::new();
+    for (name, spec) in specs.iter().filter(|(_, spec)| spec.host.is_some()) {
+        let node = here.node(name, spec)?;
+        match node.forgive().await {
+            Ok(()) => output::print(&format!("{name}: earlier failures no longer count\n"))?,
+            Err(error) => failures.push(chain(error)),
+        }
+        node.close().await;
+    }
+    if !failures.is_empty() {
+        bail!("{}", failures.join("\n"));
+    }
+    match ask::wake(&fleet::socket(global)?).await {
+        Ok(()) => output::print("The controller looks again.\n")?,
+        Err(ask::AskError::NotRunning { .. }) => output::print("No controller runs here: deploy again.\n")?,
+        Err(error) => return Err(error.into()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
