@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
 
 mod act;
-mod ask;
+pub mod ask;
 mod direct;
 mod ending;
 mod fleet;
@@ -58,7 +58,7 @@ Exit codes:
 
 /// Keep a fleet of NixOS machines equal to a Git branch
 #[derive(Debug, Parser)]
-#[command(name = "driftless", version, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "driftless", version, after_help = EXIT_CODES)]
 #[command(max_term_width = 110, infer_subcommands = false, arg_required_else_help = true)]
 pub struct Cli {
     /// What every verb understands.
@@ -71,6 +71,7 @@ pub struct Cli {
 
 /// What every verb understands.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Read this configuration [default: /etc/driftless/driftless.toml]
     #[arg(long, global = true, value_name = "FILE", env = "DRIFTLESS_CONFIG", hide_env = true)]
@@ -166,12 +167,13 @@ impl Cli {
     /// The filter for messages on stderr, unless `RUST_LOG` sets one. The controller's log is all that one sees of it;
     /// the other verbs have an answer.
     pub fn log_filter(&self) -> &'static str {
-        match (self.global.quiet, self.global.verbose, &self.verb) {
-            (1.., _, _) => "error",
-            (0, 0, Verb::Run(_)) => "warn,driftless=info",
-            (0, 0, _) => "warn",
-            (0, 1, _) => "info,driftless=debug",
-            (0, 2.., _) => "trace",
+        let is_controller = matches!(self.verb, Verb::Run(_));
+        match (self.global.quiet, self.global.verbose) {
+            (1.., _) => "error",
+            (0, 0) if is_controller => "warn,driftless=info",
+            (0, 0) => "warn",
+            (0, 1) => "info,driftless=debug",
+            (0, 2..) => "trace",
         }
     }
 }

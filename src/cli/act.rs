@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::direct::Direct;
 use super::ending::{Ending, Endings};
 use super::progress::Progress;
+use crate::error_chain::error_chain;
 use crate::model::journal::{Outcome, Pin, PinEnd};
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
@@ -141,7 +142,7 @@ impl Acting {
             // Nothing of the person's is on the node: the controller may go on.
             Ending::Left { .. } | Ending::Failed { .. } => {
                 if let Err(error) = node.unpin().await {
-                    tracing::warn!(node = %name, "the pin stays: {}", super::direct::chain(error));
+                    tracing::warn!(node = %name, "the pin stays: {}", error_chain(&error));
                 }
             }
         }

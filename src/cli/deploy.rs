@@ -12,10 +12,11 @@ use tokio::sync::Semaphore;
 
 use super::Global;
 use super::act::{self, Acting, Wish};
-use super::direct::{Direct, chain};
+use super::direct::Direct;
 use super::ending::{self, Ending};
 use super::fleet::FleetArgs;
 use super::progress::{Progress, Show};
+use crate::error_chain::error_chain;
 use crate::model::name::NodeName;
 use crate::model::node::{self, NodeSpec};
 use crate::model::observed::NodeState;
@@ -113,7 +114,7 @@ pub async fn built(acting: &Acting, name: &NodeName, node: NodeRelease) -> Resul
     acting.progress.say(name, "building");
     match acting.here.realise(name, &spec).await {
         Ok(()) => Ok(spec),
-        Err(error) => Err(Ending::failed("does not build", chain(error))),
+        Err(error) => Err(Ending::failed("does not build", error_chain(&error))),
     }
 }
 

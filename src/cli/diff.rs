@@ -60,7 +60,7 @@ fn headline(node: &NodeView) -> String {
             let rest = if rest.is_empty() { rest } else { format!(", {rest}") };
             format!("{} → {}{rest}", running.name(), desired.name())
         }
-        (Some(_), Some(_), None) => "differs; its packages could not be compared".into(),
+        (Some(_), Some(_), None) => format!("packages not compared: {}", node.why),
         (None, _, _) | (_, None, _) => node.why.clone(),
     }
 }

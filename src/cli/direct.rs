@@ -16,6 +16,7 @@ use super::Global;
 use super::fleet::Origin;
 use super::progress::Progress;
 use crate::config::{self, NixConfig, ObserveConfig, SshConfig};
+use crate::error_chain::error_chain;
 use crate::model::manifest::{Manifest, VERSION};
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
@@ -109,7 +110,7 @@ impl Direct {
                         nodes.insert(name, node_release(Some(*spec), Built::Building));
                     }
                     Err(error) => {
-                        let error = chain(error);
+                        let error = error_chain(&error);
                         nodes.insert(name, node_release(None, Built::NotEvaluated { error }));
                     }
                 }
@@ -142,7 +143,7 @@ impl Direct {
             if let Some(node) = release.nodes.get_mut(&name) {
                 node.progress = match built {
                     Ok(()) => Built::Built,
-                    Err(error) => Built::NotBuilt { error: chain(error) },
+                    Err(error) => Built::NotBuilt { error: error_chain(&error) },
                 };
             }
         }
@@ -196,7 +197,7 @@ fn observation(seen: Result<NodeState, NodeError>) -> Observation {
             state: Some(state),
         },
         Err(error) => Observation {
-            contact: Contact::Unreachable { since: at, error: chain(error) },
+            contact: Contact::Unreachable { since: at, error: error_chain(&error) },
             state: None,
             state_since: None,
         },
@@ -205,11 +206,6 @@ fn observation(seen: Result<NodeState, NodeError>) -> Observation {
 
 fn node_release(spec: Option<NodeSpec>, progress: Built) -> NodeRelease {
     NodeRelease { spec, progress, last_good: None }
-}
-
-/// An error with all its causes, as one text.
-pub fn chain(error: impl std::error::Error + Send + Sync + 'static) -> String {
-    format!("{:#}", anyhow::Error::new(error))
 }
 
 /// Reads the manifest that a `./result` script carries.

@@ -10,6 +10,7 @@ use anyhow::{Result, anyhow};
 use super::output;
 use super::progress::{Ended, Progress};
 use super::table::{Cell, Table};
+use crate::error_chain::error_chain;
 use crate::model::journal::{Entry, Outcome};
 use crate::model::name::NodeName;
 use crate::node::NodeError;
@@ -74,7 +75,7 @@ impl Ending {
             | NodeError::Copy { .. }
             | NodeError::Runtime { .. } => Log::None,
         };
-        let text = super::direct::chain(error);
+        let text = error_chain(&error);
         let why = text.strip_prefix(&format!("{name}: ")).unwrap_or(&text).to_owned();
         Self::Failed { word: "failed", why, log }
     }

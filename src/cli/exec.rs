@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tokio::task::JoinSet;
 
-use super::direct::{Direct, chain};
+use super::direct::Direct;
 use super::fleet::FleetArgs;
 use super::{Global, fleet, output};
+use crate::error_chain::error_chain;
 use crate::model::name::NodeName;
 use crate::node::Output;
 
@@ -60,7 +61,7 @@ pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
                     failures.push(format!("{name}: exit code {}", ran.code));
                 }
             }
-            Err(error) => failures.push(chain(error)),
+            Err(error) => failures.push(error_chain(&error)),
         }
     }
     failures.sort();

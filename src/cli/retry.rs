@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-use super::direct::{Direct, chain};
+use super::direct::Direct;
 use super::fleet::{Declared, FleetArgs};
 use super::{Global, ask, fleet, output};
+use crate::error_chain::error_chain;
 use crate::plan::selection::Selector;
 
 /// Arguments of `retry`.
@@ -30,7 +31,7 @@ pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
         let node = here.node(name, spec)?;
         match node.forgive().await {
             Ok(()) => output::print(&format!("{name}: earlier failures no longer count\n"))?,
-            Err(error) => failures.push(chain(error)),
+            Err(error) => failures.push(error_chain(&error)),
         }
         node.close().await;
     }
