@@ -87,10 +87,8 @@ fn has(node: &Node, path: &StorePath) -> bool {
 fn fault(outcome: Result<CopyProgress, NixError>) -> (CopyFault, String) {
     let error = outcome.expect_err("the copy must fail");
     let text = error.to_string();
-    match error {
-        NixError::Copy { fault, .. } => (fault, text),
-        other => panic!("{other}"),
-    }
+    let NixError::Copy { fault, .. } = error else { panic!("{text}") };
+    (fault, text)
 }
 
 #[tokio::test]
@@ -217,6 +215,48 @@ async fn an_untrusted_user_needs_signatures_and_escalation_does_without() {
     let (fault, text) = fault(world.copy(&target, &path).await);
     assert_eq!(fault, CopyFault::Signature, "{text}");
     target.escalation = vec!["sudo".into()];
+    world.copy(&target, &path).await.unwrap();
+    assert!(has(&node, &path));
+}
+
+#[tokio::test]
+async fn what_the_nodes_own_cache_has_does_not_cross_the_wire() {
+    let world = World::new();
+    let setup = Setup {
+        nix_conf: vec![
+            "substitute = true".into(),
+            "substituters = file:///var/cache/nearby".into(),
+            "require-sigs = false".into(),
+        ],
+        ..Setup::default()
+    };
+    let node = world.node(&setup);
+    let path = paths("nearby", 3, 1_000_000);
+    let cache = format!("file://{}", node.path("/var/cache/nearby").display());
+    let filled = Command::new("nix")
+        .args(["--extra-experimental-features", "nix-command", "copy", "--to", &cache, path.as_str()])
+        .env("NIX_CONFIG", NIX_CONFIG)
+        .output()
+        .unwrap();
+    assert!(filled.status.success(), "{}", String::from_utf8_lossy(&filled.stderr));
+    let mut target = world.target("n1");
+    target.substitute = Substitute::OnDestination;
+    let last = world.copy(&target, &path).await.unwrap();
+    assert!(has(&node, &path));
+    assert_eq!(last.paths_total, 0, "{last:?}");
+}
+
+#[tokio::test]
+async fn a_node_whose_cache_is_out_of_reach_gets_its_closure_from_here() {
+    let world = World::new();
+    let setup = Setup {
+        nix_conf: vec!["substitute = true".into(), "substituters = https://cache.invalid".into()],
+        ..Setup::default()
+    };
+    let node = world.node(&setup);
+    let path = paths("unreachable", 3, 10);
+    let mut target = world.target("n1");
+    target.substitute = Substitute::OnDestination;
     world.copy(&target, &path).await.unwrap();
     assert!(has(&node, &path));
 }

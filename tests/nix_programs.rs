@@ -336,6 +336,26 @@ async fn a_failing_build_shows_the_log_of_what_failed_and_stops_nobody() {
 }
 
 #[tokio::test]
+async fn two_nodes_with_one_system_build_it_once() {
+    let world = World::nodes(&[("web", "")]);
+    let built = world.path("built");
+    let note = format!(
+        "nodes.web = {{ closurePaths = [ ((import <nixpkgs> {{ }}).runCommand \"shared\" {{ }} \"echo once >> {}; sleep 0.3; echo > $out\") ];",
+        built.display()
+    );
+    let text = fs::read_to_string(world.path("deployment.nix")).unwrap();
+    fs::write(world.path("deployment.nix"), text.replace("nodes.web = {", &note)).unwrap();
+    let (nix, spec) = (world.nix(), world.spec("web").await);
+    let (one, two) = (name("one"), name("two"));
+    let (root_one, root_two) = (world.path("roots/one"), world.path("roots/two"));
+    let (first, second) =
+        tokio::join!(nix.realise(&one, &spec, &root_one), nix.realise(&two, &spec, &root_two));
+    first.unwrap();
+    second.unwrap();
+    assert_eq!(fs::read_to_string(built).unwrap(), "once\n");
+}
+
+#[tokio::test]
 async fn a_build_that_hangs_is_killed() {
     let mut world = World::nodes(&[(
         "web",

@@ -85,12 +85,13 @@ impl Nix {
             .args(["--extra-experimental-features", "nix-command", "copy", "--to", &url(protocol, target)])
             .args(["--no-check-sigs", "--log-format", "internal-json"])
             .env("NIX_SSHOPTS", target.ssh_options.join(" "));
+        // Before 2.20 the flag is ignored over ssh-ng and the setting for builders taken instead (NixOS/nix#9591).
         match target.substitute {
-            Substitute::Never => {}
+            Substitute::Never => command.args(["--option", "builders-use-substitutes", "false"]),
             Substitute::OnDestination => {
-                command.arg("--substitute-on-destination");
+                command.args(["--substitute-on-destination", "--option", "builders-use-substitutes", "true"])
             }
-        }
+        };
         command.args(paths.iter().map(StorePath::as_str));
         command
     }

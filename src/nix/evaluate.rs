@@ -164,6 +164,9 @@ impl Nix {
     /// Keeps a node's newest derivation from being collected before it is built, and makes a cached evaluation last.
     async fn root_derivation(&self, node: &NodeName, drv: &DrvPath) {
         let root = self.state.join("gcroots").join(node.as_str()).join("drv");
+        if std::fs::read_link(&root).is_ok_and(|known| known == Path::new(drv.as_str())) {
+            return;
+        }
         let made = match root.parent().map(std::fs::create_dir_all) {
             Some(Err(error)) => Err(error.to_string()),
             Some(Ok(())) | None => self.add_derivation_root(&root, drv).await.map_err(|e| e.to_string()),

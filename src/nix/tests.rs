@@ -104,7 +104,7 @@ async fn a_cached_derivation_that_was_collected_is_evaluated_again() {
     let hash = spec.drv.as_str()[11..43].to_owned();
     fs::write(&file, text.replace(&hash, &gone).replace(spec.toplevel.hash(), &gone)).unwrap();
     assert_eq!(counted.everything(&counted.again()).await, first);
-    assert_eq!(counted.started(), cost + 2, "one evaluation of b, one root");
+    assert_eq!(counted.started(), cost + 1, "one evaluation of b");
 }
 
 #[tokio::test]
@@ -116,6 +116,30 @@ async fn a_half_written_cache_entry_is_no_entry() {
         fs::write(cache.path().join(file), "{\"version\":").unwrap();
     }
     assert_eq!(counted.everything(&counted.again()).await, first);
+}
+
+#[tokio::test]
+async fn an_evaluator_that_the_kernel_kills_takes_no_other_node_along() {
+    let counted = Counted::new();
+    // Out of memory as seen from here: SIGKILL whenever b is evaluated.
+    let program = counted.folder.path().join("programs/nix-instantiate");
+    let script = fs::read_to_string(&program).unwrap();
+    let killed = "case \"$*\" in *'\"b\"'*) kill -KILL $$;; esac\nexec ";
+    fs::write(&program, script.replace("exec ", killed)).unwrap();
+    let one_at_a_time =
+        Nix { config: NixConfig { workers: 1, ..NixConfig::default() }.into(), ..counted.again() };
+    let (out, mut results) = mpsc::channel(2);
+    let nodes = ["a", "b"].map(|name| name.parse().unwrap()).into();
+    one_at_a_time.evaluate(&counted.deployment, nodes, out).await;
+    let mut outcomes = Vec::new();
+    while let Some((name, answer)) = results.recv().await {
+        outcomes.push((name.to_string(), answer.map(drop).map_err(|error| error.to_string())));
+    }
+    outcomes.sort();
+    assert_eq!(
+        outcomes,
+        [("a".into(), Ok(())), ("b".into(), Err("the evaluation of b was cut short".into()))]
+    );
 }
 
 #[test]
