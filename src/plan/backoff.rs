@@ -63,10 +63,12 @@ pub fn failures(
         .filter(|entry| !entry.is_final_failure())
         .map(|entry| Failures { count: 1, last: ours(entry), error: sentence(entry) })
         .reduce(|newer, older| newer.and(older));
-    let installed = history::newest_success(toplevel, state);
+    let superseded = |attempt: &&Attempt| {
+        history::newest_success(toplevel, state).is_some_and(|entry| ours(entry) >= attempt.last)
+    };
     let attempt = attempt
         .filter(|attempt| attempt.toplevel == *toplevel && attempt.failures > 0)
-        .filter(|attempt| installed.is_none_or(|entry| ours(entry) < attempt.last))
+        .filter(|attempt| !superseded(attempt))
         .map(|attempt| Failures {
             count: attempt.failures,
             last: attempt.last,
