@@ -264,15 +264,17 @@ impl<'a> Question<'a> {
     }
 
     fn may_be_healed(&self, spec: &NodeSpec, toplevel: &StorePath, seen: Seen<'_>) -> Result<(), Decision> {
-        if history::last_installed(seen.state) != Some(toplevel) {
+        let Some(installed) = history::last_success(seen.state).filter(|entry| entry.system == *toplevel)
+        else {
             return Ok(());
-        }
+        };
         match spec.on_drift {
             OnDrift::Report => return Err(Hold::ReportOnly.into()),
             OnDrift::Heal => {}
         }
-        // A state of unknown age is not known to be a person's work of this minute.
-        let Some(since) = seen.observation.state_since else { return Ok(()) };
+        // Where a switch succeeds and the node still differs, the state is old: not even then one switch follows another.
+        let ended = history::ended(installed, seen.state, seen.at);
+        let since = seen.observation.state_since.map_or(ended, |since| since.max(ended));
         let until = later(since, self.heal_after);
         if self.now < until {
             return Err(Hold::HealDelay { until }.into());

@@ -148,7 +148,8 @@ pub enum Stage {
     },
 }
 
-/// A failed attempt that the node's journal does not know of.
+/// A failed attempt that the node's journal does not know of. Kept, and counted on, until the toplevel is installed or
+/// another one is tried: the plan adds these failures to those of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{history, later};
 use crate::model::journal::Entry;
@@ -15,10 +15,6 @@ use crate::model::store_path::StorePath;
 pub const FIRST: Duration = Duration::from_secs(30);
 /// No wait is longer.
 pub const LONGEST: Duration = Duration::from_secs(3600);
-/// A node's clock this close to ours is taken as right: two reads of it differ by the way to the node, and a time that
-/// moved with every read would be news in every pass.
-const TOLERATED_SKEW: SignedDuration = SignedDuration::from_secs(30);
-
 /// The failures in a row of one toplevel on one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failures {
@@ -57,7 +53,7 @@ pub fn failures(
     seen_at: Timestamp,
     attempt: Option<&Attempt>,
 ) -> Option<Failures> {
-    let ours = |entry: &Entry| our_time(entry.finished.unwrap_or(entry.started), state.clock, seen_at);
+    let ours = |entry: &Entry| history::ended(entry, state, seen_at);
     // An entry that somebody has to finish for a dead watcher may end after a newer one.
     let switch = history::failures(toplevel, state)
         .filter(|entry| !entry.is_final_failure())
@@ -80,16 +76,6 @@ pub fn failures(
     }
 }
 
-/// A time of the node's clock as a time of ours.
-fn our_time(time: Timestamp, clock: Option<Timestamp>, seen_at: Timestamp) -> Timestamp {
-    let Some(clock) = clock else { return time };
-    let ahead = clock.duration_since(seen_at);
-    if ahead.abs() <= TOLERATED_SKEW {
-        return time;
-    }
-    time.checked_sub(ahead).unwrap_or(seen_at)
-}
-
 fn sentence(entry: &Entry) -> String {
     match (entry.cause, entry.detail.as_str()) {
         (Some(cause), "") => cause.sentence().to_owned(),
@@ -108,15 +94,5 @@ mod tests {
         let waits: Vec<u64> =
             [0, 1, 2, 3, 7, 8, 9, 40, u32::MAX].into_iter().map(|n| delay(n).as_secs()).collect();
         assert_eq!(waits, [30, 30, 60, 120, 1920, 3600, 3600, 3600, 3600]);
-    }
-
-    #[test]
-    fn a_node_whose_clock_is_years_off_is_retried_as_any_other() {
-        let seen: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
-        for clock in ["1970-01-01T00:10:00Z", "2044-01-01T00:10:00Z"] {
-            let clock: Timestamp = clock.parse().unwrap();
-            let finished = clock - SignedDuration::from_secs(90);
-            assert_eq!(our_time(finished, Some(clock), seen), seen - SignedDuration::from_secs(90));
-        }
     }
 }

@@ -1,15 +1,21 @@
 //! What a node's journal says about a toplevel. The journal is the node's own; nothing is remembered elsewhere.
 
+use jiff::{SignedDuration, Timestamp};
+
 use crate::model::journal::{Entry, Forgiven, Outcome};
 use crate::model::observed::NodeState;
 use crate::model::store_path::StorePath;
 
-/// The toplevel that the newest successful switch installed.
+/// A node's clock this close to ours is taken as right: two reads of it differ by the way to the node, and a time that
+/// moved with every read would be news in every pass.
+const TOLERATED_SKEW: SignedDuration = SignedDuration::from_secs(30);
+
+/// The newest successful switch, to whatever system.
 ///
-/// If that is the wanted one and the node is not it, somebody took the node away: drift. If it is another one, the
-/// wanted one is new here, also when a revert makes it wanted for the second time.
-pub fn last_installed(state: &NodeState) -> Option<&StorePath> {
-    state.journal.iter().rev().find(|entry| succeeded(entry)).map(|entry| &entry.system)
+/// If it installed the wanted one and the node is not it, somebody took the node away: drift. If it installed another
+/// one, the wanted one is new here, also when a revert makes it wanted for the second time.
+pub fn last_success(state: &NodeState) -> Option<&Entry> {
+    state.journal.iter().rev().find(|entry| succeeded(entry))
 }
 
 /// Whether some switch of ours installed this toplevel.
@@ -45,4 +51,34 @@ pub fn failures<'a>(toplevel: &'a StorePath, state: &'a NodeState) -> impl Itera
 
 fn succeeded(entry: &Entry) -> bool {
     entry.outcome == Some(Outcome::Succeeded)
+}
+
+/// When a switch ended (began, where that is not known), by the controller's clock.
+pub fn ended(entry: &Entry, state: &NodeState, seen_at: Timestamp) -> Timestamp {
+    our_time(entry.finished.unwrap_or(entry.started), state.clock, seen_at)
+}
+
+/// A time of the node's clock as a time of ours.
+fn our_time(time: Timestamp, clock: Option<Timestamp>, seen_at: Timestamp) -> Timestamp {
+    let Some(clock) = clock else { return time };
+    let ahead = clock.duration_since(seen_at);
+    if ahead.abs() <= TOLERATED_SKEW {
+        return time;
+    }
+    time.checked_sub(ahead).unwrap_or(seen_at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_whose_clock_is_years_off_is_retried_as_any_other() {
+        let seen: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        for clock in ["1970-01-01T00:10:00Z", "2044-01-01T00:10:00Z"] {
+            let clock: Timestamp = clock.parse().unwrap();
+            let finished = clock - SignedDuration::from_secs(90);
+            assert_eq!(our_time(finished, Some(clock), seen), seen - SignedDuration::from_secs(90));
+        }
+    }
 }

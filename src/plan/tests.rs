@@ -62,10 +62,10 @@ fn the_first_question_that_stands_in_the_way_is_the_answer() {
         (node("web1").wants("new"), "not-observed"),
         (differs().unreachable(), "unreachable"),
         (differs().unreachable().entry(switch("new").live()), "unreachable"),
-        (differs().is_machine('a').must_be_machine('b'), "wrong-machine"),
+        (differs().machine('a').must_be_machine('b'), "wrong-machine"),
         (differs().must_be_machine('b'), "wrong-machine"),
-        (differs().is_machine('a').must_be_machine('b').entry(switch("new").live()), "wrong-machine"),
-        (differs().is_machine('b').must_be_machine('b'), "act"),
+        (differs().machine('a').must_be_machine('b').entry(switch("new").live()), "wrong-machine"),
+        (differs().machine('b').must_be_machine('b'), "act"),
         (differs().entry(switch("new").live()).suspended(), "act"),
         (differs().entry(switch("new").live().by("alice@laptop")), "busy"),
         (differs().progress(Progress::Evaluating), "evaluating"),
@@ -175,6 +175,13 @@ fn what_left_the_system_installed_last_is_drift_and_waits_for_people() {
     assert_eq!(reason(&fleet([strayed()]).later(200)), "act");
     assert_eq!(reason(&fleet([strayed().reports_drift()]).later(9999)), "report-only");
     assert_eq!(reason(&fleet([strayed()]).heal_after(Duration::MAX)), "heal-delay", "no overflow");
+
+    let stubborn = strayed().entry(switch("new").finished(-10));
+    assert_eq!(
+        only(&fleet([stubborn])),
+        Hold::HealDelay { until: at(290) }.into(),
+        "a switch changed nothing"
+    );
 
     let reverted = strayed().entry(switch("newer").finished(-50)).running("newer");
     assert_eq!(reason(&fleet([reverted.reports_drift()])), "act", "a revert is a release, not drift");

@@ -79,7 +79,7 @@ fn any_node() -> impl Strategy<Value = Case> {
         |node| node.suspended(),
         |node| node.in_flight(),
         |node| node.no_host(),
-        |node| node.is_machine('a').must_be_machine('b'),
+        |node| node.machine('a').must_be_machine('b'),
         |node| node.reports_drift(),
         |node| node.failed("nginx.service"),
         |node| node.other_kernel_booted(),

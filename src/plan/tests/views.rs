@@ -39,7 +39,7 @@ fn every_state_is_told_in_one_word_and_one_sentence() {
         (node("vps3"), State::Held, "not looked at yet"),
         (differs().unreachable(), State::Unreachable, "connect to 192.0.2.7:22 timed out after 10 s"),
         (
-            differs().must_be_machine('b').is_machine('a'),
+            differs().must_be_machine('b').machine('a'),
             State::Failed,
             "is another machine: machine id aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa, expected \
              bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",

@@ -166,7 +166,7 @@ impl NodeBuilder {
         let kernel = KernelPair { booted: vec!["linux-6.6".into()], running: vec!["linux-6.12".into()] };
         self.state(|state| state.kernel = kernel)
     }
-    pub fn is_machine(self, digit: char) -> Self {
+    pub fn machine(self, digit: char) -> Self {
         let id = digit.to_string().repeat(32).parse().unwrap();
         self.state(|state| state.machine_id = Some(id))
     }
