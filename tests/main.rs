@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
 mod architecture;
+mod cli;
+mod cli_on_nodes;
 mod nix_copies;
 mod nix_library;
 mod nix_programs;
