@@ -178,7 +178,7 @@ impl Node {
     /// Its wire.
     #[must_use]
     pub fn link(&self) -> Link<'_> {
-        Link { port: &self.port }
+        Link { port: &self.port, bridge: self.lab.inner.subnet.bridge(), address: self.address }
     }
 
     /// Stops sshd and ends the sessions that it has.
@@ -201,23 +201,34 @@ impl Node {
     }
 }
 
+/// States of a bridge's port (BR_STATE_DISABLED and BR_STATE_FORWARDING of linux/if_bridge.h). Taking the interface down
+/// instead would tell the node by its carrier, and coming back would take up to a second.
+const PORT_DISABLED: &str = "0";
+const PORT_FORWARDING: &str = "3";
+
 /// The wire between a node and the lab's bridge.
 pub struct Link<'a> {
     port: &'a str,
+    bridge: String,
+    address: IpAddr,
 }
 
 impl Link<'_> {
     /// Cuts it: nothing arrives any more, and neither side is told.
     pub fn cut(&self) -> Result<()> {
-        self.set("down")
+        self.set(PORT_DISABLED)
     }
 
-    /// Mends it.
+    /// Mends it: who knocks next, gets through.
     pub fn restore(&self) -> Result<()> {
-        self.set("up")
+        self.set(PORT_FORWARDING)?;
+        // This machine may be about to give its search for the node up, and would take the next knock down with it.
+        let address = self.address.to_string();
+        let forget = ["neigh", "flush", "to", &address, "dev", &self.bridge];
+        require(bounded(COMMAND, "ip").args(forget)).map(drop)
     }
 
     fn set(&self, state: &str) -> Result<()> {
-        require(bounded(COMMAND, "ip").args(["link", "set", self.port, state])).map(drop)
+        require(bounded(COMMAND, "bridge").args(["link", "set", "dev", self.port, "state", state])).map(drop)
     }
 }
