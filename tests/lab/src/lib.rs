@@ -17,9 +17,10 @@
 //! ```
 //!
 //! Everything a lab makes is removed when the [`Lab`] and its [`Node`]s are dropped, and also when their process is killed.
-//! The lab never touches anything that it did not make, never fakes a program, and knows nothing of driftless.
+//! The lab never touches anything that it did not make, never fakes a program, and knows driftless only as a program ([`Fleet`]).
 
 mod base;
+mod fleet;
 mod lab;
 mod network;
 mod node;
@@ -29,6 +30,7 @@ mod supervisor;
 mod system;
 
 pub use base::Base;
+pub use fleet::Fleet;
 pub use lab::Lab;
 pub use node::{Link, Node};
 pub use program::Output;
