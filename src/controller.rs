@@ -29,7 +29,6 @@ use crate::model::name::NodeName;
 use crate::model::observed::Observed;
 use crate::model::release::Release;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView};
-use crate::model::store_path::StorePath;
 use crate::nix::{Nix, NixError};
 use crate::node::NodeError;
 use crate::plan::view::{Pass, node_views};
@@ -220,7 +219,7 @@ impl Controller {
             let observed = self.lookout.observed(&self.running);
             self.views =
                 node_views(Pass { release: &release, observed: &observed, plan: &plan, now }, &self.views);
-            self.compare(&observed);
+            self.compare();
             if let Some(at) = plan.look_again_at {
                 next = next.min(began + Duration::try_from(at.duration_since(now)).unwrap_or_default());
             }
@@ -242,7 +241,13 @@ impl Controller {
                     self.lookout.saw(&ended.node, seen);
                 }
             }
-            News::Compared { pair, packages } => self.comparisons.take_in(pair, packages),
+            News::Compared { pair, packages } => {
+                let differ = |view: &&mut NodeView| compare::Pair::of(view).as_ref() == Some(&pair);
+                for view in self.views.values_mut().filter(differ) {
+                    view.packages.clone_from(&packages);
+                }
+                self.comparisons.take_in(pair, packages);
+            }
         }
     }
 
@@ -263,17 +268,14 @@ impl Controller {
         }
     }
 
-    /// Has closures compared, for nodes whose difference nobody knows yet.
-    fn compare(&mut self, observed: &Observed) {
+    /// Has closures compared, for nodes whose difference nobody knows yet. The next pass shows what came of it.
+    fn compare(&mut self) {
         for (name, view) in &mut self.views {
-            let running: Option<&StorePath> =
-                observed.nodes.get(name).and_then(|seen| seen.state.as_ref()).map(|state| &state.running);
-            if let (Some(running), Some(desired), Some(node)) =
-                (running, view.desired.as_ref(), self.lookout.node(name))
-                && running != desired
-                && view.packages.is_none()
+            let Some(pair) = compare::Pair::of(view) else { continue };
+            if view.packages.is_none()
+                && pair.running != pair.desired
+                && let Some(node) = self.lookout.node(name)
             {
-                let pair = compare::Pair { running: running.clone(), desired: desired.clone() };
                 view.packages = self.comparisons.of(pair, node, &self.nix, &self.desk);
             }
         }

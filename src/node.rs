@@ -10,6 +10,8 @@ mod observe;
 mod preflight;
 mod protocol;
 mod ssh;
+mod ssh_config;
+mod ssh_words;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -269,25 +271,6 @@ impl Node {
     /// What the deployment declares.
     pub fn spec(&self) -> &NodeSpec {
         &self.spec
-    }
-
-    /// Whether a declaration reaches the same machine in the same way: then the kept connection can stay.
-    pub fn is_reached_like(&self, spec: &NodeSpec) -> bool {
-        let way = |spec: &NodeSpec| {
-            (
-                spec.host.clone(),
-                spec.port,
-                spec.ssh_options.clone(),
-                spec.host_keys.clone(),
-                spec.privilege_escalation_command.clone(),
-            )
-        };
-        way(&self.spec) == way(spec)
-    }
-
-    /// Takes over a newer declaration that is reached alike; deadlines and checks are read from it.
-    pub fn redeclare(&mut self, spec: &NodeSpec) {
-        self.spec = spec.clone();
     }
 
     /// Ends the kept connection.

@@ -20,6 +20,14 @@ pub struct Pair {
     pub desired: StorePath,
 }
 
+impl Pair {
+    /// What a node runs and what it should run, where both are known.
+    pub fn of(view: &NodeView) -> Option<Self> {
+        let running = view.observation.as_ref()?.state.as_ref()?.running.clone();
+        Some(Self { running, desired: view.desired.clone()? })
+    }
+}
+
 /// Differences that are known, and those being worked out. Closures never change, so each pair is compared once.
 #[derive(Debug, Default)]
 pub struct Comparisons {
@@ -51,13 +59,7 @@ impl Comparisons {
 
     /// Forgets what no node shows any more.
     pub fn forget_unused(&mut self, views: &BTreeMap<NodeName, NodeView>) {
-        let shown: BTreeSet<Pair> = views
-            .values()
-            .filter_map(|view| {
-                let running = view.observation.as_ref()?.state.as_ref()?.running.clone();
-                Some(Pair { running, desired: view.desired.clone()? })
-            })
-            .collect();
+        let shown: BTreeSet<Pair> = views.values().filter_map(Pair::of).collect();
         self.known.retain(|pair, _| shown.contains(pair));
     }
 }

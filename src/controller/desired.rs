@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use rand::Rng;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::prepare::{Preparation, Prepared, prepare};
+use super::prepare::{Preparation, Prepared, prepare, system_root};
 use super::{Desk, News, Options, counted};
 use crate::error_chain::error_chain;
 use crate::model::manifest::Names;
@@ -345,7 +345,7 @@ fn begin(previous: Option<Release>, revision: Revision, names: &Names, roots: &s
         .map(|name| {
             let (spec, last_good) = match before.remove(name) {
                 Some(node) => (node.spec.clone(), node.desired().cloned()),
-                None => (None, rooted(&roots.join(name.as_str()))),
+                None => (None, rooted(&system_root(roots, name))),
             };
             (name.clone(), NodeRelease { spec, progress: Progress::Evaluating, last_good })
         })

@@ -2,7 +2,7 @@
 //!
 //! Runs as one task; aborting it ends every program it started. What it finds is handed in step by step.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -42,7 +42,7 @@ pub struct Preparation {
     pub revision: Revision,
     /// `source.deployment`: a file in the repository, or `.` for a flake.
     pub deployment: String,
-    /// Where GC roots of built systems go, one link per node.
+    /// Where GC roots go, a folder per node.
     pub roots: PathBuf,
 }
 
@@ -70,7 +70,7 @@ pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
                 Err(error) => found(Prepared::Evaluated(name, Err(error_chain(&error)))),
                 Ok(Evaluated::Disabled) => found(Prepared::Evaluated(name, Ok(None))),
                 Ok(Evaluated::Node(spec)) => {
-                    let (nix, root) = (job.nix.clone(), job.roots.join(name.as_str()));
+                    let (nix, root) = (job.nix.clone(), system_root(&job.roots, &name));
                     found(Prepared::Evaluated(name.clone(), Ok(Some(spec.clone()))));
                     builds.spawn(async move {
                         let built = nix.realise(&name, &spec, &root).await;
@@ -90,6 +90,11 @@ pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
     };
     tokio::join!(evaluate, build);
     found(Prepared::Done);
+}
+
+/// The GC root of a node's newest built system. (Its derivation's root is beside it.)
+pub fn system_root(roots: &Path, node: &NodeName) -> PathBuf {
+    roots.join(node.as_str()).join("system")
 }
 
 async fn locate(job: &Preparation) -> Result<Deployment, Blocked> {

@@ -2,23 +2,20 @@
 //!
 //! The one place that starts the `ssh` program. Knows nothing of what is said over it.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openssh::Session;
-use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 
-use super::{NodeError, Output};
+use super::{NodeError, Output, ssh_config, ssh_words};
 use crate::command::{self, CommandError};
-use crate::config::{SshConfig, UnknownHosts};
+use crate::config::SshConfig;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 
@@ -76,27 +73,13 @@ impl Link {
             Some((user, host)) => (Some(user), host),
             None => (None, host),
         };
-        let text = generate(node, spec, ssh, user, runtime_dir);
-        let digest: String = Sha256::digest(format!("{node}\n{host}\n{text}")).iter().take(8).fold(
-            String::new(),
-            |mut hex, byte| {
-                let _ = write!(hex, "{byte:02x}");
-                hex
-            },
-        );
-        let file = |suffix: &str| runtime_dir.join(format!("{digest}{suffix}"));
-        let config = file(".conf");
-        let written = private_dir(runtime_dir)
-            .and_then(|()| private_file(&file(".keys"), &known_hosts(node, spec)))
-            .and_then(|()| {
-                private_file(&config, &text.replace("@KEYS@", &file(".keys").display().to_string()))
-            });
-        written.map_err(|source| NodeError::Runtime { node: node.clone(), path: config.clone(), source })?;
+        let text = ssh_config::generate(node, spec, ssh, user, runtime_dir);
+        let files = ssh_config::Files::write(node, host, spec, &text, runtime_dir)?;
         Ok(Self::Ssh(Box::new(Ssh {
             node: node.clone(),
             host: host.to_owned(),
-            config,
-            socket: file(".sock"),
+            config: files.config,
+            socket: files.socket,
             connect_timeout: ssh.connect_timeout,
             escalation: spec.privilege_escalation_command.clone(),
             kept: Mutex::new(None),
@@ -310,31 +293,13 @@ impl Ssh {
             CommandError::Deadline { deadline, .. } => {
                 NodeError::Deadline { node, attempt: "log in", seconds: deadline.as_secs() }
             }
-            CommandError::Failed { tail, .. } => {
-                NodeError::Connect { node, destination: self.host.clone(), said: explain(&tail.text()) }
-            }
+            CommandError::Failed { tail, .. } => NodeError::Connect {
+                node,
+                destination: self.host.clone(),
+                said: ssh_words::explain(&tail.text()),
+            },
         }
     }
-}
-
-/// ssh's words in one sentence, with what to do where we know it.
-fn explain(said: &str) -> String {
-    let line = |needle: &str| said.lines().find(|line| line.contains(needle)).map(str::trim);
-    if line("REMOTE HOST IDENTIFICATION HAS CHANGED").is_some() {
-        let offending = line("Offending").unwrap_or_default();
-        return format!(
-            "the host key has changed ({offending}); somebody may be in between. If the change was wanted, update hostKeys or known_hosts"
-        );
-    }
-    if line("Host key verification failed").is_some() {
-        return "the host key is not known; declare it in hostKeys, or add it to known_hosts".into();
-    }
-    if let Some(line) = line("Permission denied") {
-        return format!("{line}; the node does not accept our key for this user");
-    }
-    let meaningful =
-        said.lines().map(str::trim).rfind(|line| !line.is_empty() && !line.starts_with("Warning:"));
-    meaningful.unwrap_or("ssh said nothing").to_owned()
 }
 
 async fn converse(session: &Session, line: &str, input: &[u8]) -> Result<Output, openssh::Error> {
@@ -381,94 +346,4 @@ async fn local(
         .map_err(|_| NodeError::Deadline { node: node.clone(), attempt, seconds: deadline.as_secs() })?
         .map_err(io)?;
     Ok(Output { code: output.status.code().unwrap_or(255), stdout: output.stdout, stderr: output.stderr })
-}
-
-/// The node's ssh_config(5). The first value of a keyword wins, so what was declared comes before the user's own files.
-fn generate(
-    node: &NodeName,
-    spec: &NodeSpec,
-    ssh: &SshConfig,
-    user: Option<&str>,
-    runtime_dir: &Path,
-) -> String {
-    let mut lines = vec!["Host *".to_owned()];
-    let mut put = |key: &str, value: &str| lines.push(format!("  {key} {value}"));
-    put("BatchMode", "yes");
-    if let Some(user) = user {
-        put("User", user);
-    }
-    if let Some(port) = spec.port {
-        put("Port", &port.to_string());
-    }
-    for (key, value) in &spec.ssh_options {
-        put(key, value);
-    }
-    if let Some(identity) = &ssh.identity_file {
-        put("IdentityFile", &quoted(identity));
-        put("IdentitiesOnly", "yes");
-    }
-    if !spec.host_keys.is_empty() {
-        put("HostKeyAlias", &format!("driftless-{node}"));
-        put("UserKnownHostsFile", "\"@KEYS@\"");
-        put("GlobalKnownHostsFile", "/dev/null");
-    } else if let Some(file) = &ssh.known_hosts_file {
-        put("UserKnownHostsFile", &quoted(file));
-    }
-    put(
-        "StrictHostKeyChecking",
-        match (ssh.unknown_hosts, spec.host_keys.is_empty()) {
-            (UnknownHosts::TrustFirst, true) => "accept-new",
-            (UnknownHosts::TrustFirst, false) | (UnknownHosts::Refuse, _) => "yes",
-        },
-    );
-    // A dead peer is noticed within 45 s even where TCP would wait for hours.
-    put("ServerAliveInterval", "15");
-    put("ServerAliveCountMax", "3");
-    put("ForwardAgent", "no");
-    put("ForwardX11", "no");
-    put("PermitLocalCommand", "no");
-    put("RequestTTY", "no");
-    if let Ok(home) = std::env::var("HOME") {
-        put("Include", &format!("\"{home}/.ssh/config\""));
-    }
-    put("Include", "/etc/ssh/ssh_config");
-    // The runtime directory is part of the text so that two controllers never share a socket's name.
-    lines.push(format!("# {}", runtime_dir.display()));
-    lines.join("\n") + "\n"
-}
-
-fn quoted(path: &Path) -> String {
-    format!("\"{}\"", path.display())
-}
-
-fn known_hosts(node: &NodeName, spec: &NodeSpec) -> String {
-    spec.host_keys.iter().map(|key| format!("driftless-{node} {key}\n")).collect()
-}
-
-fn private_dir(path: &Path) -> std::io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-fn private_file(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let new = PathBuf::from(new);
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(text.as_bytes())?;
-    fs::rename(new, path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_ssh_says_becomes_one_sentence_with_a_way_out() {
-        let changed = "@@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nOffending ED25519 key in /k:1\nHost key verification failed.";
-        assert!(explain(changed).contains("has changed (Offending ED25519 key in /k:1)"));
-        assert!(explain("Host key verification failed.").contains("declare it in hostKeys"));
-        assert!(explain("root@x: Permission denied (publickey).").contains("does not accept our key"));
-        let slow = "ssh: connect to host 192.0.2.7 port 22: Connection timed out";
-        assert_eq!(explain(slow), slow);
-    }
 }

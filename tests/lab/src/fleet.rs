@@ -105,7 +105,7 @@ impl Fleet {
     pub fn deployment(&self, fleet_wide: &str, body: impl Fn(&str) -> String) -> String {
         let mut text = format!(
             "import <driftless> {{ }} ({{ config, lib, ... }}: {{\n  {fleet_wide}\n  defaults = {{ name, ... }}: {{\n    \
-             hasFastConnection = true;\n    switchTimeout = 20;\n    successTimeout = 8;\n    healthTimeout = 8;\n    \
+             hasFastConnection = true;\n    switchTimeout = lib.mkDefault 20;\n    successTimeout = lib.mkDefault 8;\n    healthTimeout = lib.mkDefault 8;\n    \
              configuration = {{ networking.hostName = lib.mkDefault name; }};\n  }};\n"
         );
         for (name, node) in &self.nodes {
@@ -140,7 +140,8 @@ impl Fleet {
         git.arg("-C").arg(self.repository()).args(arguments);
         git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
         for role in ["AUTHOR", "COMMITTER"] {
-            git.env(format!("GIT_{role}_NAME"), "Alice").env(format!("GIT_{role}_EMAIL"), "alice@example.org");
+            git.env(format!("GIT_{role}_NAME"), "Alice")
+                .env(format!("GIT_{role}_EMAIL"), "alice@example.org");
         }
         require(&mut git)
     }
@@ -219,7 +220,11 @@ impl Fleet {
 
     /// One page of the controller's HTTP server.
     pub fn get(&self, path: &str) -> Result<String> {
-        require(bounded(COMMAND, "curl").args(["-sS", "--fail-with-body", &format!("http://{}{path}", self.address())]))
+        require(bounded(COMMAND, "curl").args([
+            "-sS",
+            "--fail-with-body",
+            &format!("http://{}{path}", self.address()),
+        ]))
     }
 
     /// The whole fleet, as the controller shows it.

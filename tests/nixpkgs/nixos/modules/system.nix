@@ -27,7 +27,7 @@ in
       });
       default = { };
     };
-    boot.kernelVersion = mkOption { type = types.str; default = "6.6.40"; };
+    boot.kernelVersion = mkOption { type = types.str; default = "6.6.1"; };
     boot.kernelParams = mkOption { type = types.listOf types.str; default = [ "loglevel=4" ]; };
     system.nixos.version = mkOption { type = types.str; default = "24.05"; };
     system.stateVersion = mkOption { type = types.str; default = config.system.nixos.version; };
