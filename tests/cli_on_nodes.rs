@@ -213,3 +213,23 @@ fn a_push_copies_and_switches_nothing_and_a_node_that_is_away_stops_nobody() {
     let status = fleet.say(&["status", "--release", release]);
     assert!(status.out.contains("away  unreachable"), "{status:?}");
 }
+
+#[test]
+fn a_node_goes_back_to_a_system_that_is_no_longer_here() {
+    // A text of its own: the system is deleted from a store that other tests use.
+    let text = format!("gone-{}", std::process::id());
+    let first = System::new(&text).build().unwrap();
+    let second = System::new("second").build().unwrap();
+    let fleet = Fleet::new(&["web1"], &first);
+    let release = fleet.release(&[&second]);
+    let release = release.to_str().unwrap();
+    let deployed = fleet.say(&["deploy", "--release", release]);
+    assert_eq!(deployed.code, 0, "{deployed:?}");
+    let deleted =
+        std::process::Command::new("nix-store").args(["--delete", "--ignore-liveness", &first]).output();
+    assert!(deleted.unwrap().status.success() && !std::path::Path::new(&first).exists());
+
+    let back = fleet.say(&["rollback", "--release", release, "--on", "*"]);
+    assert_eq!(back.code, 0, "{back:?}");
+    assert_eq!(fleet.nodes[0].running().unwrap(), first);
+}

@@ -1,5 +1,6 @@
 //! `driftless history`: the switches that each node keeps in its own journal.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
@@ -51,7 +52,7 @@ fn switches(snapshot: &Snapshot) -> Vec<(&NodeName, &Entry)> {
         let state = node.observation.as_ref().and_then(|seen| seen.state.as_ref());
         all.extend(state.iter().flat_map(|state| &state.journal).map(|entry| (name, entry)));
     }
-    all.sort_by(|one, other| other.1.started.cmp(&one.1.started));
+    all.sort_by_key(|(_, entry)| Reverse(entry.started));
     all
 }
 

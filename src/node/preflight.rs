@@ -76,6 +76,12 @@ impl Node {
     ) -> Result<(), NodeError> {
         let failed = |source| NodeError::Copy { node: self.name.clone(), toplevel: toplevel.clone(), source };
         let Some(target) = self.copy_target().await? else { return Ok(()) };
+        // A valid path is valid with all it refers to: what a node goes back to need not be in the store here.
+        let wanted = std::iter::once(toplevel).chain(&self.spec.closure_paths);
+        let wanted: Vec<_> = wanted.map(|path| PathSize { path: path.clone(), nar_bytes: 0 }).collect();
+        if self.missing(&wanted).await?.is_empty() {
+            return Ok(());
+        }
         let mut closure = nix.closure(toplevel).await.map_err(failed)?;
         for path in &self.spec.closure_paths {
             closure.extend(nix.closure(path).await.map_err(failed)?);
