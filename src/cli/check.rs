@@ -10,7 +10,7 @@ use super::Global;
 use super::direct::Direct;
 use super::fleet::FleetArgs;
 use super::output::{self, Format};
-use super::progress::{Progress, Show};
+use super::progress::{Progress, Show, Waiting};
 use crate::model::name::NodeName;
 use crate::model::release::{NodeRelease, Progress as Built, Release};
 use crate::model::store_path::StorePath;
@@ -35,6 +35,7 @@ pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
     let here = Direct::prepare(global)?;
     let mut release = here.evaluate(&origin, args.fleet.on.as_ref()).await?;
     if args.build {
+        let _waiting = Waiting::on("building".into());
         let progress = Progress::new(release.nodes.keys(), Show::Nothing);
         here.realise_all(&mut release, &progress).await;
     }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::Global;
 use super::fleet::Origin;
-use super::progress::Progress;
+use super::progress::{Progress, Waiting};
 use crate::config::{self, NixConfig, ObserveConfig, SshConfig};
 use crate::error_chain::error_chain;
 use crate::model::manifest::{Manifest, VERSION};
@@ -69,6 +69,7 @@ impl Direct {
             ),
             Origin::Flake(url) => Place::Flake { url: flake_url(url)? },
         };
+        let _waiting = Waiting::on(format!("evaluating {origin}"));
         // Nothing vouches for what lies in a work tree: nothing is cached.
         let deployment = Deployment { place, cache_key: None };
         let names = self.nix.names(&deployment).await?;
@@ -164,6 +165,7 @@ impl Direct {
         self: &Arc<Self>,
         specs: &BTreeMap<NodeName, NodeSpec>,
     ) -> BTreeMap<NodeName, Observation> {
+        let _waiting = Waiting::on("looking at the nodes".into());
         let limit = Arc::new(Semaphore::new(self.observe.concurrency.max(1)));
         let mut looks = JoinSet::new();
         for (name, spec) in specs.iter().filter(|(_, spec)| spec.host.is_some()) {

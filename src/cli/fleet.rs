@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::ask::{self, AskError};
 use super::direct::Direct;
-use super::progress::{Progress, Show};
+use super::progress::{Progress, Show, Waiting};
 use super::{Global, packages};
 use crate::config::ServeConfig;
 use crate::model::name::NodeName;
@@ -147,6 +147,7 @@ async fn look(global: &Global, origin: &Origin, args: &FleetArgs, depth: Depth) 
     let evaluated_at = Timestamp::now();
     match depth {
         Depth::Packages => {
+            let _waiting = Waiting::on("building".into());
             let silent = Progress::new(release.nodes.keys(), Show::Nothing);
             here.realise_all(&mut release, &silent).await;
         }

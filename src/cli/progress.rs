@@ -34,6 +34,29 @@ enum Line {
     Silent,
 }
 
+/// A line that turns while one thing is waited for that is about no single node; gone when this is dropped.
+#[derive(Debug)]
+pub struct Waiting(ProgressBar);
+
+impl Waiting {
+    /// Shows what is waited for, on a terminal.
+    pub fn on(what: String) -> Self {
+        if !io::stderr().is_terminal() {
+            return Self(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let bar = bar.with_style(style("{spinner} {wide_msg} {elapsed:>4}")).with_message(what);
+        bar.enable_steady_tick(TICK);
+        Self(bar)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
 /// How much is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Show {
@@ -121,12 +144,15 @@ impl Progress {
 }
 
 fn live(all: &MultiProgress, name: &NodeName, width: usize) -> ProgressBar {
-    // Checked by a test: the template is a constant.
-    let style = ProgressStyle::with_template("{spinner} {prefix}  {wide_msg} {elapsed:>4}")
-        .unwrap_or_else(|_| ProgressStyle::default_spinner());
-    let bar = all.add(ProgressBar::new_spinner().with_style(style).with_prefix(format!("{name:width$}")));
+    let line = ProgressBar::new_spinner().with_style(style("{spinner} {prefix}  {wide_msg} {elapsed:>4}"));
+    let bar = all.add(line.with_prefix(format!("{name:width$}")));
     bar.enable_steady_tick(TICK);
     bar
+}
+
+/// Templates are constants; were one wrong, a plain spinner would be seen.
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 fn console_colors() -> bool {
@@ -165,8 +191,10 @@ mod tests {
     use crate::model::journal::Phase;
 
     #[test]
-    fn the_template_of_a_live_line_is_valid() {
-        assert!(ProgressStyle::with_template("{spinner} {prefix}  {wide_msg} {elapsed:>4}").is_ok());
+    fn the_templates_of_live_lines_are_valid() {
+        for template in ["{spinner} {prefix}  {wide_msg} {elapsed:>4}", "{spinner} {wide_msg} {elapsed:>4}"] {
+            assert!(ProgressStyle::with_template(template).is_ok());
+        }
     }
 
     #[test]
