@@ -155,6 +155,8 @@ fn a_person_deploys_looks_runs_something_and_goes_back() {
     assert!(history["web2"][0]["asker"].as_str().unwrap().starts_with("alice@"));
     let held = fleet.say(&["status", "--release", release, "--on", "web2"]);
     assert!(held.out.contains("rolled back by hand"), "the pin says why: {held:?}");
+    let planned = fleet.say(&["plan", "--release", release, "--on", "web2"]);
+    assert!(planned.out.contains("web2  deploy"), "a pin keeps no person off: {planned:?}");
 }
 
 #[test]

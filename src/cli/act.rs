@@ -74,7 +74,9 @@ impl Acting {
             });
         }
         // Only a panic ends a task early; `join_all` passes it on.
-        tasks.join_all().await.into_iter().collect()
+        let endings = tasks.join_all().await.into_iter().collect();
+        self.progress.close();
+        endings
     }
 
     /// Looks at a node, asks `wish` what to do with it, does that, and closes the connection.
@@ -163,6 +165,12 @@ pub fn before(state: &NodeState) -> Option<&StorePath> {
         .rev()
         .find(|entry| entry.outcome == Some(Outcome::Succeeded) && entry.system == state.running)?;
     (brought.previous != state.running).then_some(&brought.previous)
+}
+
+/// The commit that brought a system to a node, as its journal knows it; `-` where it does not.
+pub fn revision_of(system: &StorePath, state: &NodeState) -> String {
+    let brought = state.journal.iter().rev().find(|entry| entry.system == *system && entry.revision != "-");
+    brought.map_or_else(|| "-".into(), |entry| entry.revision.clone())
 }
 
 /// Who asks: `alice@laptop`, as far as the environment tells; a name for journals, not a proof.

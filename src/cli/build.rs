@@ -26,6 +26,7 @@ pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
     let progress = Progress::new(release.nodes.keys(), Show::Stages);
     here.realise_all(&mut release, &progress).await;
     end(&release, &progress);
+    progress.close();
     let mut text = String::new();
     for (name, node) in &release.nodes {
         if let (Built::Built, Some(spec)) = (&node.progress, &node.spec) {

@@ -14,11 +14,12 @@ use super::direct::Direct;
 use super::progress::{Progress, Show, Waiting};
 use super::{Global, packages};
 use crate::config::ServeConfig;
+use crate::model::decision::Decision;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::observed::Observed;
 use crate::model::release::{NodeRelease, Progress as Built, Release};
-use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView};
+use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView, State};
 use crate::plan;
 use crate::plan::selection::Selector;
 use crate::plan::view::{Pass, node_views};
@@ -136,6 +137,9 @@ pub async fn snapshot(global: &Global, args: &FleetArgs, depth: Depth) -> Result
 pub enum Depth {
     /// What runs where.
     Systems,
+    /// What a deployment from here would do, with the packages where a system is built already. Pins do not count: they
+    /// keep the controller off a node, not a person.
+    Deployment,
     /// Also which packages differ, for which the systems are built.
     Packages,
 }
@@ -152,25 +156,33 @@ async fn look(global: &Global, origin: &Origin, args: &FleetArgs, depth: Depth) 
             here.realise_all(&mut release, &silent).await;
         }
         // The path of a system is known before it is built.
-        Depth::Systems => {
+        Depth::Systems | Depth::Deployment => {
             for node in release.nodes.values_mut().filter(|node| node.spec.is_some()) {
                 node.progress = Built::Built;
             }
         }
     }
-    let nodes = here.look_at_all(&specs_of(&release)).await;
+    let mut nodes = here.look_at_all(&specs_of(&release)).await;
+    if depth == Depth::Deployment {
+        nodes.values_mut().filter_map(|seen| seen.state.as_mut()).for_each(|state| state.pin = None);
+    }
     let observed = Observed { nodes, ..Observed::default() };
     let now = Timestamp::now();
     let plan = plan::plan(&release, &observed, now);
-    let mut nodes =
-        node_views(Pass { release: &release, observed: &observed, plan: &plan, now }, &BTreeMap::new());
+    let pass = Pass { release: &release, observed: &observed, plan: &plan, now };
+    let mut nodes = node_views(pass, &BTreeMap::new());
     for (name, node) in &mut nodes {
-        // Nobody watched before: the newest switch is the best that is known.
-        let since = node.observation.as_ref().and_then(|seen| seen.state_since);
-        node.since = since.unwrap_or(node.since);
-        if depth == Depth::Packages {
-            node.packages = packages::of(&here, name, node).await;
-        }
+        node.since = since(node);
+        node.packages = match depth {
+            Depth::Systems => None,
+            Depth::Deployment | Depth::Packages => packages::of(&here, name, node).await,
+        };
+    }
+    // Once more: the reasons name the packages.
+    let mut nodes = node_views(pass, &nodes);
+    for node in nodes.values_mut().filter(|node| matches!(node.decision, Decision::Act { .. })) {
+        // Nobody is acting on it: this was a look.
+        node.state = State::Drift;
     }
     let source = SourceView {
         url: origin.to_string(),
@@ -184,6 +196,12 @@ async fn look(global: &Global, origin: &Origin, args: &FleetArgs, depth: Depth) 
         commit_times: BTreeMap::new(),
     };
     Ok(Snapshot { version: 1, at: now, passes: 0, ready: Ready::Ready, source, nodes })
+}
+
+/// Since when a node is what it is. Nobody watched before: its newest switch is the best that is known.
+fn since(node: &NodeView) -> Timestamp {
+    let switched = node.observation.as_ref().and_then(|seen| seen.state_since);
+    switched.unwrap_or(node.since)
 }
 
 /// The declarations of a release, of the nodes that have one.

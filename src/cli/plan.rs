@@ -39,7 +39,7 @@ pub struct Args {
 
 /// Prints the plan.
 pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
-    let snapshot = fleet::snapshot(global, &args.fleet, Depth::Systems).await?;
+    let snapshot = fleet::snapshot(global, &args.fleet, Depth::Deployment).await?;
     match args.format {
         Format::Text => output::print(&text(&snapshot, Timestamp::now(), output::width()))?,
         Format::Json => output::print_json(&document(&snapshot))?,
@@ -84,15 +84,20 @@ pub fn text(snapshot: &Snapshot, now: Timestamp, width: Option<usize>) -> String
     text
 }
 
+/// The reason; of a deployment also the packages, unless the reason names them already.
 fn why(node: &NodeView, word: Word) -> String {
-    let packages = node.packages.as_ref().filter(|diff| !diff.is_empty()).map(|diff| diff.summary(NAMED));
-    match (word, packages) {
-        (Word::Nothing, _) => String::new(),
-        (Word::Deploy, Some(packages)) if node.why.is_empty() => packages,
-        (Word::Deploy, Some(packages)) if !node.why.contains(&packages) => {
-            format!("{}; {packages}", node.why)
+    match word {
+        Word::Nothing => String::new(),
+        Word::Attach | Word::Wait | Word::Hold => node.why.clone(),
+        Word::Deploy => {
+            let packages = node.packages.as_ref().filter(|diff| !diff.is_empty());
+            let named =
+                |diff: &&PackageDiff| diff.lines().first().is_some_and(|line| node.why.contains(line));
+            match packages.filter(|diff| !named(diff)) {
+                Some(diff) => format!("{}; {}", node.why, diff.summary(NAMED)),
+                None => node.why.clone(),
+            }
         }
-        (Word::Deploy | Word::Attach | Word::Wait | Word::Hold, _) => node.why.clone(),
     }
 }
 

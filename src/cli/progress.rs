@@ -122,6 +122,13 @@ impl Progress {
         }
     }
 
+    /// Ends the last live line, so that the answer starts on a line of its own.
+    pub fn close(&self) {
+        if self.lines.values().any(|line| matches!(line, Line::Live(_))) {
+            anstream::eprintln!();
+        }
+    }
+
     /// Shows a deployment's stages until it is over: until its sender is gone.
     pub async fn follow(&self, node: &NodeName, mut stages: watch::Receiver<Stage>) {
         let mut last = String::new();

@@ -67,7 +67,7 @@ fn wish(state: &NodeState, asker: String) -> Wish {
         toplevel: previous.clone(),
         expected: state.running.clone(),
         goal: Goal::Switch,
-        revision: "-".into(),
+        revision: act::revision_of(previous, state),
         asker,
     };
     // What runs now is what Git wants: when Git wants something else, the controller takes over again.

@@ -33,7 +33,7 @@ fn every_state_is_told_in_one_word_and_one_sentence() {
     let broken = "error:\n… while evaluating\n\nerror: undefined variable 'foo'\n\n  at /x.nix:1:2";
     for (built, state, why) in [
         (node("vps3").running("new").wants("new"), State::InSync, ""),
-        (differs(), State::Switching, "outdated: runs an earlier system; about to deploy nixos-system-new"),
+        (differs(), State::Switching, "outdated: runs an earlier system; to be deployed: nixos-system-new"),
         (differs().in_flight(), State::Switching, "health: http :80/ 2 of 3"),
         (differs().no_host(), State::Held, "declared without a host, never deployed"),
         (node("vps3"), State::Held, "not looked at yet"),
@@ -180,7 +180,8 @@ fn known_packages_are_named_until_either_system_changes() {
     let name: NodeName = "a".parse().unwrap();
     let mut first = views(&fleet([strayed()]), &Views::new());
     let path = |name: &str| format!("/nix/store/{}-{name}", "c".repeat(32)).parse().unwrap();
-    let diff = PackageDiff::between(&[path("openssh-9.7")], &[path("openssh-9.8"), path("htop-3.3.0")]);
+    // From running to desired; the reason tells what was done to the node.
+    let diff = PackageDiff::between(&[path("openssh-9.8"), path("htop-3.3.0")], &[path("openssh-9.7")]);
     first.get_mut(&name).unwrap().packages = Some(diff);
     let second = views(&fleet([strayed()]), &first);
     assert_eq!(

@@ -36,7 +36,7 @@ pub fn sentence(decision: &Decision, subject: &Subject<'_>) -> String {
             subject.in_flight.map_or_else(|| "starting".to_owned(), |flight| stage(&flight.stage))
         }
         Decision::Act { action: Action::Deploy { toplevel, .. } } => {
-            format!("{}about to deploy {}", drift_clause(subject), toplevel.name())
+            format!("{}to be deployed: {}", drift_clause(subject), toplevel.name())
         }
         Decision::Act { action: Action::Attach { id, .. } } => {
             format!("about to watch switch {id}, which an earlier controller started")
@@ -122,7 +122,11 @@ fn drift_clause(subject: &Subject<'_>) -> String {
         DriftKind::Unpersisted => Some("unpersisted: boots another system than it runs; "),
         DriftKind::RebootRequired | DriftKind::Degraded => None,
     });
-    let packages = subject.packages.map(|packages| format!("{}; ", packages.summary(NAMED_PACKAGES)));
+    // Of a node that somebody changed one asks what they did; of any other, what a deployment brings.
+    let packages = subject.packages.map(|packages| {
+        if subject.drift.contains(&DriftKind::Diverged) { packages.reversed() } else { packages.clone() }
+    });
+    let packages = packages.map(|packages| format!("{}; ", packages.summary(NAMED_PACKAGES)));
     kinds.map(str::to_owned).chain(packages).collect()
 }
 
