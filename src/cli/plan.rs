@@ -91,9 +91,12 @@ fn why(node: &NodeView, word: Word) -> String {
         Word::Attach | Word::Wait | Word::Hold => node.why.clone(),
         Word::Deploy => {
             let packages = node.packages.as_ref().filter(|diff| !diff.is_empty());
-            let named =
-                |diff: &&PackageDiff| diff.lines().first().is_some_and(|line| node.why.contains(line));
-            match packages.filter(|diff| !named(diff)) {
+            let named = |diff: &PackageDiff| {
+                let first = diff.lines().into_iter().next().unwrap_or_else(|| diff.summary(0));
+                node.why.contains(&first)
+            };
+            // Of a node that somebody changed, the reason tells what they did: the other direction.
+            match packages.filter(|diff| !named(diff) && !named(&diff.reversed())) {
                 Some(diff) => format!("{}; {}", node.why, diff.summary(NAMED)),
                 None => node.why.clone(),
             }
