@@ -10,6 +10,7 @@ mod counted;
 mod desired;
 mod execute;
 mod lookout;
+mod memory;
 mod prepare;
 mod state_lock;
 
@@ -26,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::model::decision::{Decision, Plan};
 use crate::model::name::NodeName;
-use crate::model::observed::Observed;
 use crate::model::release::Release;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView};
 use crate::nix::{Nix, NixError};
@@ -135,7 +135,7 @@ struct Controller {
     snapshot: watch::Sender<Arc<Snapshot>>,
 }
 
-/// Runs until `shutdown`; `reload` (SIGHUP) means "fetch now".
+/// Runs until `shutdown`; `reload` is a person who asks (SIGHUP, `driftless retry`): everything is tried now.
 pub async fn run(
     options: Options,
     reload: Arc<Notify>,
@@ -159,7 +159,7 @@ pub async fn run(
     let (news, inbox) = mpsc::unbounded_channel();
     let (snapshot, look) = watch::channel(Arc::new(Snapshot::starting(config, Timestamp::now())));
     let metrics = Arc::new(Metrics::new());
-    let windows = serve::run(tcp, Some(socket), look, metrics.clone(), commits.clone(), shutdown.clone());
+    let windows = serve::run(tcp, Some(socket), look, metrics.clone(), reload.clone(), shutdown.clone());
     let windows = tokio::spawn(windows);
 
     let controller = Controller {
@@ -192,12 +192,19 @@ impl Controller {
             tokio::select! {
                 () = wake.notified() => {}
                 () = commits.notified() => self.desired.fetch_now(),
-                () = reload.notified() => self.desired.fetch_now(),
+                () = reload.notified() => self.try_now(),
                 () = tokio::time::sleep_until(next.into()) => {}
                 () = shutdown.cancelled() => break,
             }
         }
         self.shut_down(wake).await;
+    }
+
+    /// A person asks (SIGHUP, `driftless retry`): fetch now, and what failed on the way to a node is tried now.
+    fn try_now(&mut self) {
+        self.desired.fetch_now();
+        self.lookout.look_now();
+        self.running.forget_attempts();
     }
 
     /// One pass: read what tasks found, start what is due, plan, act, publish. Returns when to look again at the latest.
@@ -224,6 +231,7 @@ impl Controller {
                 next = next.min(began + Duration::try_from(at.duration_since(now)).unwrap_or_default());
             }
         }
+        self.desired.remember();
         self.passes += 1;
         self.metrics.reconciled(began.elapsed());
         self.publish(now);

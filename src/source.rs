@@ -36,9 +36,6 @@ const HEAD: &str = "refs/driftless/head";
 /// Heads that were rewritten away; one reference each.
 const FORMER: &str = "refs/driftless/former";
 
-/// The newest revision that was in force.
-const LAST_GOOD: &str = "refs/driftless/last-good";
-
 /// The followed branch and our clone of it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -94,28 +91,6 @@ impl Source {
             }
             Err(error) => Err(self.broken(error)),
         }
-    }
-
-    /// The newest revision that was in force, as the clone remembers it over a restart. It is only a cache: without it
-    /// the newest commit is judged alone.
-    pub fn last_good(&self) -> Result<Option<Revision>, SourceError> {
-        let repository = self.repository()?;
-        let found = match repository.find_reference(LAST_GOOD) {
-            Ok(reference) => reference.peel_to_commit().map_err(|error| self.broken(error))?,
-            Err(error) if error.code() == ErrorCode::NotFound => return Ok(None),
-            Err(error) => return Err(self.broken(error)),
-        };
-        self.revision(&found).map(Some)
-    }
-
-    /// Remembers a revision as the newest that was in force.
-    pub fn keep_last_good(&self, revision: &Revision) -> Result<(), SourceError> {
-        let repository = self.repository()?;
-        let keep = || {
-            let commit = Oid::from_str(revision.commit.as_str())?;
-            repository.reference(LAST_GOOD, commit, true, "in force").map(|_| ())
-        };
-        keep().map_err(|error| self.broken(error))
     }
 
     /// Whether `newer` is `older` or has it among its ancestors.

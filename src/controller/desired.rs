@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use rand::Rng;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::memory::{Memory, MemoryFile};
 use super::prepare::{Preparation, Prepared, prepare, system_root};
 use super::{Desk, News, Options, counted};
 use crate::error_chain::error_chain;
@@ -37,8 +38,9 @@ pub struct Desired {
     fetching: Option<AbortOnDropHandle<()>>,
     view: SourceView,
     release: Option<Release>,
-    /// Revisions still to be prepared, oldest first; a newer head replaces all of them.
-    waiting: Vec<Revision>,
+    memory: MemoryFile,
+    /// The revision to be prepared next.
+    waiting: Option<Revision>,
     preparing: Option<Preparing>,
     /// Numbers the preparations, so that what a cancelled one still hands in is told apart.
     number: u64,
@@ -60,18 +62,19 @@ struct Counts {
 }
 
 impl Desired {
-    /// Starts with the revision that was in force before a restart, if the clone still remembers one.
+    /// Starts with the release that was in force before a restart, if there is a memory of one.
     pub fn new(source: Source, options: &Options) -> Self {
         let config = options.config.source.clone();
-        let last_good = source.last_good().unwrap_or_else(|error| {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the last good revision is not known");
-            None
-        });
+        let mut memory = MemoryFile::of(&options.state_dir);
+        let (release, last_good) = match memory.load() {
+            Some(Memory { release, last_good }) => (Some(release), last_good),
+            None => (None, None),
+        };
         let view = SourceView {
             url: config.display_url(),
             branch: config.branch.clone(),
             head: None,
-            last_good: last_good.clone(),
+            last_good,
             blocked: None,
             fetched_at: None,
             fetch_error: None,
@@ -82,11 +85,12 @@ impl Desired {
             source,
             config,
             roots: options.state_dir.join("gcroots"),
+            memory,
             fetch_due: Instant::now(),
             fetching: None,
             view,
-            release: None,
-            waiting: last_good.into_iter().collect(),
+            release,
+            waiting: None,
             preparing: None,
             number: 0,
             prepare_again: None,
@@ -127,7 +131,7 @@ impl Desired {
     pub fn cancel(&mut self) {
         self.fetching = None;
         self.preparing = None;
-        self.waiting.clear();
+        self.waiting = None;
     }
 
     /// Starts what is due. Returns when the next thing will be.
@@ -138,13 +142,14 @@ impl Desired {
         }
         if self.prepare_again.is_some_and(|at| at <= now)
             && self.preparing.is_none()
-            && self.waiting.is_empty()
+            && self.waiting.is_none()
         {
             self.prepare_again = None;
-            self.waiting.extend(self.view.head.clone());
+            self.waiting.clone_from(&self.view.head);
         }
-        if self.preparing.is_none() && !self.waiting.is_empty() {
-            let revision = self.waiting.remove(0);
+        if self.preparing.is_none()
+            && let Some(revision) = self.waiting.take()
+        {
             self.start_preparation(revision, nix, desk);
         }
         let fetch = if self.fetching.is_none() { self.fetch_due } else { now + self.config.timeout };
@@ -212,24 +217,21 @@ impl Desired {
     }
 
     fn new_head(&mut self, revision: Revision, metrics: &Metrics) {
-        let first = self.view.head.is_none();
         tracing::info!(revision = revision.commit.short(), subject = revision.subject, "new head");
         self.prepare_again = None;
         self.view.blocked = None;
         self.view.head = Some(revision.clone());
-        // After a restart the last good release is prepared first (from the cache): it must be in force even if the
-        // head turns out to be broken.
-        if first && self.view.last_good.is_some() && self.release.is_none() {
-            if self.view.last_good.as_ref().is_some_and(|good| good.commit == revision.commit) {
-                return;
-            }
-            self.waiting.push(revision);
-            return;
+        if let Some(superseded) = self.preparing.take() {
+            metrics.evaluated(EvaluationResult::Superseded, superseded.began.elapsed());
         }
-        if self.preparing.take().is_some() {
-            metrics.evaluated(EvaluationResult::Superseded, Duration::ZERO);
+        self.waiting = Some(revision);
+    }
+
+    /// Keeps the release in force for a successor.
+    pub fn remember(&mut self) {
+        if let Some(release) = self.release.clone() {
+            self.memory.keep(Memory { release, last_good: self.view.last_good.clone() });
         }
-        self.waiting = vec![revision];
     }
 
     /// Takes in one step of a preparation.
@@ -280,8 +282,11 @@ impl Desired {
             }
             Ok(Some(spec)) => {
                 if let Some(node) = release.nodes.get_mut(name) {
+                    let same = node.spec.as_ref() == Some(&*spec) && matches!(node.progress, Progress::Built);
                     node.spec = Some(*spec);
-                    node.progress = Progress::Building;
+                    if !same {
+                        node.progress = Progress::Building;
+                    }
                 }
             }
             Err(error) => {
@@ -323,12 +328,6 @@ impl Desired {
             self.view.blocked = Some(Blocked { reason: BlockedReason::EvalFailed, message });
         } else {
             self.view.last_good = Some(preparing.revision.clone());
-            if let Err(error) = self.source.keep_last_good(&preparing.revision) {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the last good revision is not kept"
-                );
-            }
         }
         let broken = self.release.as_ref().is_some_and(|release| release.nodes.values().any(is_broken));
         self.prepare_again = broken.then(|| Instant::now() + PREPARE_AGAIN);
@@ -338,12 +337,15 @@ impl Desired {
 
 /// The release of a revision whose nodes are only known by name: each keeps what it had until its new system is built.
 fn begin(previous: Option<Release>, revision: Revision, names: &Names, roots: &std::path::Path) -> Release {
+    // The same revision once more (a restart, a second try): what is known of it stays until it is known better.
+    let again = previous.as_ref().and_then(|release| release.revision.as_ref()) == Some(&revision);
     let mut before = previous.map(|release| release.nodes).unwrap_or_default();
     let nodes = names
         .nodes
         .iter()
         .map(|name| {
             let (spec, last_good) = match before.remove(name) {
+                Some(node) if again => return (name.clone(), node),
                 Some(node) => (node.spec.clone(), node.desired().cloned()),
                 None => (None, rooted(&system_root(roots, name))),
             };

@@ -133,6 +133,11 @@ impl Running {
         self.attempts.clone()
     }
 
+    /// What failed on the way to a node no longer holds anything up.
+    pub fn forget_attempts(&mut self) {
+        self.attempts.clear();
+    }
+
     /// Ends what has not reached its node's switch yet; a running switch is never ended.
     pub fn cancel_unstarted(&mut self) {
         self.actions.retain(|_, acting| {

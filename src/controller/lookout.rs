@@ -84,6 +84,12 @@ impl Lookout {
         }
     }
 
+    /// Every node is due.
+    pub fn look_now(&mut self) {
+        let now = Instant::now();
+        self.watched.values_mut().for_each(|watched| watched.due = now);
+    }
+
     /// Starts the reads that are due; not of nodes that are being worked on. Returns when the next will be.
     pub fn look(&mut self, desk: &Desk, running: &Running) -> Instant {
         let now = Instant::now();
