@@ -1,0 +1,59 @@
+# What there is to do with this project. Each target installs what it needs on Debian, and says what it needs elsewhere.
+
+# The lab's nodes need root; a person with sudo gives it to the programs that start them, and to nothing else.
+ifneq ($(shell id -u),0)
+as_root := sudo --preserve-env env PATH="$(PATH)"
+triple := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+export CARGO_TARGET_$(triple)_RUNNER := $(as_root)
+endif
+
+# Enough for a Nix that nobody has set up: no build users, no network. Whoever sets it knows better.
+define plain_nix
+build-users-group =
+sandbox = false
+substitute = false
+experimental-features = nix-command flakes
+endef
+export NIX_CONFIG ?= $(plain_nix)
+
+# A test on lab nodes mostly waits: more of them at once than there are processors.
+export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) * 2 )))
+
+# What a node with another systemd, OpenSSH and Nix (those of Debian 13) could change.
+newer := switch:: nix_copies:: reconcile::a_commit_becomes_the_fleet
+
+.PHONY: help build demo test test-newer lint deps
+
+help:
+	@echo 'make demo         a fleet of three lab nodes, from the first commit to healed drift; KEEP=1 keeps it up'
+	@echo 'make test         every test, those on lab nodes included'
+	@echo 'make lint         formatting, clippy, shellcheck, promtool'
+	@echo 'make build        the driftless binary, optimised'
+	@echo 'make deps         installs what all of these need'
+
+deps:
+	@tests/deps.sh
+
+build:
+	@tests/deps.sh build
+	cargo build --release --bin driftless
+
+demo:
+	@tests/deps.sh demo
+	@cargo build --quiet --bin driftless --example demo
+	@KEEP=$(KEEP) cargo run --quiet --example demo
+
+test:
+	@tests/deps.sh test
+	cargo test --workspace
+	$(MAKE) --no-print-directory test-newer
+
+test-newer:
+	DRIFTLESS_LAB_BASE=debian13 cargo test -p driftless --test integration $(newer)
+	DRIFTLESS_LAB_BASE=debian13 cargo test -p driftless-lab --test smoke
+
+lint:
+	@tests/deps.sh lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	@tests/lint.sh
