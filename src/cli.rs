@@ -105,7 +105,7 @@ pub enum Verb {
     Diff(diff::Args),
     /// Bring nodes back to what they ran before
     Rollback(rollback::Args),
-    /// Let the controller try a failed system again
+    /// Give nodes back to the controller: failures and pins no longer count
     Retry(retry::Args),
     /// Show the switches that nodes remember
     History(history::Args),

@@ -1,4 +1,4 @@
-//! `driftless retry`: failures so far no longer count, so that the controller tries the same system again.
+//! `driftless retry`: gives nodes back to the controller. Failures so far no longer count, and pins end.
 
 use std::process::ExitCode;
 
@@ -8,6 +8,7 @@ use super::direct::Direct;
 use super::fleet::{Declared, FleetArgs};
 use super::{Global, ask, fleet, output};
 use crate::error_chain::error_chain;
+use crate::node::{Node, NodeError};
 use crate::plan::selection::Selector;
 
 /// Arguments of `retry`.
@@ -21,7 +22,7 @@ pub struct Args {
     pub declared: Declared,
 }
 
-/// Forgives on the nodes, then wakes the controller.
+/// Forgives and unpins on the nodes, then wakes the controller.
 pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
     let fleet = FleetArgs { on: Some(args.nodes), declared: args.declared };
     let specs = fleet::specs(global, &fleet).await?;
@@ -29,8 +30,10 @@ pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
     let mut failures = Vec::new();
     for (name, spec) in specs.iter().filter(|(_, spec)| spec.host.is_some()) {
         let node = here.node(name, spec)?;
-        match node.forgive().await {
-            Ok(()) => output::print(&format!("{name}: earlier failures no longer count\n"))?,
+        match given_back(&node).await {
+            Ok(()) => {
+                output::print(&format!("{name}: earlier failures no longer count, and no pin holds it\n"))?
+            }
             Err(error) => failures.push(error_chain(&error)),
         }
         node.close().await;
@@ -44,4 +47,9 @@ pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
         Err(error) => return Err(error.into()),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn given_back(node: &Node) -> Result<(), NodeError> {
+    node.forgive().await?;
+    node.unpin().await
 }

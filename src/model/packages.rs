@@ -65,6 +65,10 @@ type Index<'a> = BTreeMap<&'a str, BTreeMap<&'a str, BTreeSet<&'a str>>>;
 fn index(closure: &[StorePath]) -> Index<'_> {
     let mut index = Index::new();
     for path in closure {
+        // The system itself is what is being compared, not one of its packages.
+        if path.name().starts_with("nixos-system-") {
+            continue;
+        }
         let (name, version) = name_and_version(path.name());
         let version = version.map_or("", without_output);
         index.entry(name).or_default().entry(version).or_default().insert(path.hash());
