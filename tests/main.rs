@@ -8,6 +8,7 @@ mod cli_on_nodes;
 mod nix_copies;
 mod nix_library;
 mod nix_programs;
+mod own_host;
 mod reconcile;
 mod service_files;
 mod switch;
