@@ -23,6 +23,12 @@ let
   };
   flag = default: description: mkOption { type = types.bool; inherit default description; };
   option = type: default: description: mkOption { inherit type default description; };
+  # The name is part of the format already; a setting that nothing heeds yet is refused rather than accepted in silence.
+  onlyYet = name: value: settings: mkOption (settings // {
+    apply = wanted:
+      if wanted == value then wanted
+      else throw "${name} = ${builtins.toJSON wanted} is not supported by this version of driftless; only ${builtins.toJSON value} is";
+  });
 in
 {
   node = {
@@ -112,13 +118,23 @@ in
       description = "Shell commands, run on the node, that must succeed after an activation.";
     };
 
-    reboot.policy = option (types.enum [ "never" "when-required" "always" ]) "never"
-      "Whether the node may be rebooted when its running kernel is not the deployed one, or after every deployment.";
+    reboot.policy = onlyYet "reboot.policy" "never" {
+      type = types.enum [ "never" "when-required" "always" ];
+      default = "never";
+      description = ''
+        Whether the node may be rebooted when its running kernel is not the deployed one, or after every deployment.
+        This version only reports that a reboot is required.
+      '';
+    };
 
     lastResort = option (types.enum [ "reboot" "none" ]) "reboot"
       "What a node does that stays out of reach after a rollback. `none` for disks that need a passphrase at boot.";
 
-    buildOnTarget = flag false "Whether the node builds its own system.";
+    buildOnTarget = onlyYet "buildOnTarget" false {
+      type = types.bool;
+      default = false;
+      description = "Whether the node builds its own system. This version builds where driftless runs.";
+    };
 
     machineId = option (types.nullOr (types.strMatching "[0-9a-f]{32}")) null
       "The /etc/machine-id the node must have; another machine at the same address is then never touched.";

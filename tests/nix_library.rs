@@ -167,7 +167,7 @@ fn every_option_reaches_the_manifest() {
                   ignoreFailingSystemdUnits = true; ignoreUnits = [ "x.service" ];
                   privilegeEscalationCommand = [ "doas" "-n" ];
                   healthChecks = {{ units = [ "nginx.service" ]; commands.up = "true"; }};
-                  reboot.policy = "when-required"; buildOnTarget = true; lastResort = "none";
+                  lastResort = "none";
                   machineId = "0123456789abcdef0123456789abcdef";
                   closurePaths = [ (pkgs.writeText "extra" "x") ];
                   configuration = {{ {BASE} }};
@@ -188,7 +188,7 @@ fn every_option_reaches_the_manifest() {
             "ignoreFailingSystemdUnits": true, "ignoreUnits": ["x.service"],
             "privilegeEscalationCommand": ["doas", "-n"],
             "healthChecks": { "units": ["nginx.service"], "commands": { "up": "true" } },
-            "reboot": { "policy": "when-required" }, "buildOnTarget": true, "lastResort": "none",
+            "reboot": { "policy": "never" }, "buildOnTarget": false, "lastResort": "none",
             "machineId": "0123456789abcdef0123456789abcdef",
         });
         for (option, value) in expected.as_object().unwrap() {
@@ -326,6 +326,18 @@ fn a_wrong_option_names_the_node_the_option_and_the_file() {
             let output = deployment.manifest(&["nodes"]);
             refused(&output, &[&format!("nodes.web.{option}"), "web.nix"]);
         }
+    }
+}
+
+#[test]
+fn a_setting_that_nothing_heeds_yet_is_refused_and_not_ignored() {
+    for (setting, word) in [
+        ("buildOnTarget = true;", "buildOnTarget = true"),
+        ("reboot.policy = \"always\";", "reboot.policy = \"always\""),
+    ] {
+        let body = format!("nodes.web = {{ {setting} configuration = {{ {BASE} }}; }};");
+        let deployment = Deployment::ours(&our_nixpkgs(), &body);
+        refused(&deployment.only(&["web"]), &[word, "not supported by this version"]);
     }
 }
 
