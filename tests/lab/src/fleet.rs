@@ -74,6 +74,12 @@ impl Fleet {
         self.dir.path().join("state")
     }
 
+    /// The lab's configuration for ssh, which knows each node by its name.
+    #[must_use]
+    pub fn ssh_config(&self) -> PathBuf {
+        self.lab.ssh_config()
+    }
+
     /// Where the controller answers HTTP.
     #[must_use]
     pub fn address(&self) -> String {
@@ -172,15 +178,20 @@ impl Fleet {
 
     /// Stops the controller as systemd would, and waits for it. Returns its exit code.
     pub fn stop(&mut self) -> Result<Option<i32>> {
+        self.stop_within(Duration::from_secs(90))
+    }
+
+    fn stop_within(&mut self, patience: Duration) -> Result<Option<i32>> {
         let Some(mut child) = self.controller.take() else { return Ok(None) };
-        require(bounded(COMMAND, "kill").args(["-TERM", &child.id().to_string()]))?;
-        let deadline = Instant::now() + Duration::from_secs(90);
+        let deadline = Instant::now() + patience;
+        let told = require(bounded(COMMAND, "kill").args(["-TERM", &child.id().to_string()]));
         loop {
             if let Some(status) = child.try_wait()? {
                 return Ok(status.code());
             }
-            if Instant::now() > deadline {
+            if told.is_err() || Instant::now() > deadline {
                 child.kill()?;
+                child.wait()?;
                 bail!("the controller did not stop; {}", self.log());
             }
             std::thread::sleep(LOOK);
@@ -268,13 +279,20 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        // Best effort: a test that fails must still not leave a controller behind.
-        let _ = self.kill();
+        // Best effort: a test that fails must still not leave a controller behind. One that is asked first ends the programs
+        // that it runs; only for switches it would wait longer.
+        let _ = self.stop_within(Duration::from_secs(2));
         for socket in fs::read_dir(self.dir.path().join("r")).into_iter().flatten().flatten() {
             let path = socket.path();
             if path.extension().is_some_and(|extension| extension == "sock") {
                 // A killed controller's ssh keeps the connection for its successor; there is none.
                 let _ = run(bounded(COMMAND, "ssh").arg("-S").arg(&path).args(["-O", "exit", "nobody"]));
+            }
+        }
+        // Nix's own list of roots would name what is about to be removed until somebody collects garbage.
+        for root in fs::read_dir("/nix/var/nix/gcroots/auto").into_iter().flatten().flatten() {
+            if fs::read_link(root.path()).is_ok_and(|place| place.starts_with(self.dir.path())) {
+                let _ = fs::remove_file(root.path());
             }
         }
     }
