@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
 
+mod accept_history;
 mod act;
 pub mod ask;
 mod direct;
@@ -107,6 +108,8 @@ pub enum Verb {
     Rollback(rollback::Args),
     /// Give nodes back to the controller: failures and pins no longer count
     Retry(retry::Args),
+    /// Let the controller follow a branch that was rewritten
+    AcceptHistory(accept_history::Args),
     /// Show the switches that nodes remember
     History(history::Args),
     /// Show the log of a switch
@@ -153,6 +156,7 @@ async fn dispatch(global: &Global, verb: Verb) -> Result<ExitCode> {
         Verb::Diff(args) => diff::run(global, args).await,
         Verb::Rollback(args) => rollback::run(global, args).await,
         Verb::Retry(args) => retry::run(global, args).await,
+        Verb::AcceptHistory(args) => accept_history::run(global, args).await,
         Verb::History(args) => history::run(global, args).await,
         Verb::Logs(args) => logs::run(global, args).await,
         Verb::Exec(args) => exec::run(global, args).await,

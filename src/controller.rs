@@ -89,7 +89,7 @@ pub enum ControllerError {
 #[derive(Debug)]
 enum News {
     /// The source was asked for its newest commit.
-    Fetched { outcome: Result<crate::model::revision::Revision, SourceError>, took: Duration },
+    Fetched { outcome: Result<desired::Fetched, SourceError>, took: Duration },
     /// A step of evaluating and building a revision.
     Prepared { number: u64, step: Prepared },
     /// A node was looked at.

@@ -36,6 +36,18 @@ const HEAD: &str = "refs/driftless/head";
 /// Heads that were rewritten away; one reference each.
 const FORMER: &str = "refs/driftless/former";
 
+/// The newest history that a person accepted although it was rewritten.
+const ACCEPTED: &str = "refs/driftless/accepted";
+
+/// How a new head relates to the revision in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lineage {
+    /// It has the revision in force among its ancestors, or a person accepted that it has not.
+    Continued,
+    /// It has not: somebody rewrote the branch, or an old commit is being replayed.
+    Rewritten,
+}
+
 /// The followed branch and our clone of it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -108,6 +120,36 @@ impl Source {
             }
         };
         answer().map_err(|error| self.broken(error))
+    }
+
+    /// How a new head relates to the revision in force. A person may have accepted a history that was rewritten.
+    pub fn lineage(&self, head: &CommitId, in_force: &CommitId) -> Result<Lineage, SourceError> {
+        if self.descends(head, in_force)? {
+            return Ok(Lineage::Continued);
+        }
+        match self.accepted()? {
+            Some(accepted) if self.descends(head, &accepted)? => Ok(Lineage::Continued),
+            Some(_) | None => Ok(Lineage::Rewritten),
+        }
+    }
+
+    /// From now on heads may continue from this commit, whatever was in force before.
+    pub fn accept_history(&self, revision: &Revision) -> Result<(), SourceError> {
+        let repository = self.repository()?;
+        let keep = || {
+            let commit = Oid::from_str(revision.commit.as_str())?;
+            repository.reference(ACCEPTED, commit, true, "accepted by a person").map(|_| ())
+        };
+        keep().map_err(|error| self.broken(error))
+    }
+
+    fn accepted(&self) -> Result<Option<CommitId>, SourceError> {
+        let repository = self.repository()?;
+        match repository.find_reference(ACCEPTED).and_then(|reference| reference.peel_to_commit()) {
+            Ok(commit) => Ok(commit.id().to_string().parse().ok()),
+            Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+            Err(error) => Err(self.broken(error)),
+        }
     }
 
     /// The flake reference of a fetched revision, as `nix` and `builtins.getFlake` take it.

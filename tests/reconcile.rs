@@ -210,3 +210,27 @@ fn one_state_directory_has_one_controller() {
     assert_eq!(second.code, Some(1), "{second:?}");
     assert!(second.stderr.contains("another controller runs with the state directory"), "{}", second.stderr);
 }
+
+#[test]
+fn a_rewritten_branch_is_refused_until_a_person_accepts_it() {
+    let mut fleet = fleet(&["n1"]);
+    let first = commit(&fleet, "first", |_| text("one"));
+    commit(&fleet, "second", |_| text("two"));
+    let second = fleet.git(&["rev-parse", "HEAD"]).unwrap();
+    fleet.start().unwrap();
+    fleet.wait_in_sync(&second, SOON).unwrap();
+    fleet.git(&["reset", "-q", "--hard", &first]).unwrap();
+    let rewritten = commit(&fleet, "instead", |_| text("three"));
+    // The branch may be seen between the reset and the commit: an old commit is refused just the same.
+    let remedy = format!("driftless accept-history {}", &rewritten[..7]);
+    let seen = fleet
+        .wait("the head is refused with the remedy", SOON, |seen| {
+            seen["source"]["blocked"]["message"].as_str().is_some_and(|message| message.contains(&remedy))
+        })
+        .unwrap();
+    assert_eq!(seen["source"]["blocked"]["reason"], "non_fast_forward");
+    assert_eq!(fleet.nodes["n1"].enter("cat /etc/lab-text").unwrap().stdout.trim(), "two");
+    let accepted = fleet.driftless(&["accept-history", &rewritten[..7]]).unwrap();
+    assert!(accepted.success(), "{accepted:?}");
+    fleet.wait_in_sync(&rewritten, SOON).unwrap();
+}

@@ -18,12 +18,12 @@ use crate::model::manifest::Names;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::release::{NodeRelease, Progress, Release};
-use crate::model::revision::Revision;
+use crate::model::revision::{CommitId, Revision};
 use crate::model::snapshot::{Blocked, BlockedReason, SourceView};
 use crate::model::store_path::StorePath;
 use crate::nix::Nix;
 use crate::serve::metrics::{BuildResult, EvaluationResult, FetchResult, Metrics};
-use crate::source::{Source, SourceError};
+use crate::source::{Lineage, Source, SourceError};
 
 /// A revision with nodes that did not evaluate or build is tried again after this: a cache or a mirror may be back.
 const PREPARE_AGAIN: Duration = Duration::from_secs(15 * 60);
@@ -45,6 +45,22 @@ pub struct Desired {
     /// Numbers the preparations, so that what a cancelled one still hands in is told apart.
     number: u64,
     prepare_again: Option<Instant>,
+}
+
+/// The newest commit, and how it relates to the revision in force.
+#[derive(Debug)]
+pub struct Fetched {
+    revision: Revision,
+    lineage: Lineage,
+}
+
+async fn fetch(source: Source, in_force: Option<CommitId>) -> Result<Fetched, SourceError> {
+    let revision = source.fetch().await?;
+    let lineage = match in_force {
+        None => Lineage::Continued,
+        Some(in_force) => source.lineage(&revision.commit, &in_force)?,
+    };
+    Ok(Fetched { revision, lineage })
 }
 
 #[derive(Debug)]
@@ -158,11 +174,12 @@ impl Desired {
 
     fn start_fetch(&mut self, desk: &Desk) {
         let (source, desk) = (self.source.clone(), desk.clone());
+        let in_force = self.view.last_good.as_ref().map(|revision| revision.commit.clone());
         // A tenth at random: a thousand controllers behind one forge do not ask at the same moment.
         self.fetch_due = Instant::now() + self.config.poll.mul_f64(1.0 + rand::rng().random_range(0.0..0.1));
         self.fetching = Some(AbortOnDropHandle::new(tokio::spawn(async move {
             let began = Instant::now();
-            let outcome = source.fetch().await;
+            let outcome = fetch(source, in_force).await;
             desk.hand_in(News::Fetched { outcome, took: began.elapsed() });
         })));
     }
@@ -191,15 +208,21 @@ impl Desired {
     }
 
     /// Takes in what a fetch found. A new head cancels whatever was being prepared.
-    pub fn fetched(&mut self, outcome: Result<Revision, SourceError>, took: Duration, metrics: &Metrics) {
+    pub fn fetched(&mut self, outcome: Result<Fetched, SourceError>, took: Duration, metrics: &Metrics) {
         self.fetching = None;
         match outcome {
-            Ok(revision) => {
+            Ok(Fetched { revision, lineage }) => {
                 metrics.fetched(FetchResult::Success, took);
                 self.view.fetched_at = Some(Timestamp::now());
                 self.view.fetch_error = None;
-                if self.view.head.as_ref().is_none_or(|head| head.commit != revision.commit) {
-                    self.new_head(revision, metrics);
+                let rewritten = |blocked: &Blocked| blocked.reason == BlockedReason::NonFastForward;
+                let was_refused = self.view.blocked.as_ref().is_some_and(rewritten);
+                let known = self.view.head.as_ref().is_some_and(|head| head.commit == revision.commit);
+                match lineage {
+                    Lineage::Rewritten if !(known && was_refused) => self.refuse_head(revision, metrics),
+                    Lineage::Rewritten => {}
+                    Lineage::Continued if !known || was_refused => self.new_head(revision, metrics),
+                    Lineage::Continued => {}
                 }
             }
             Err(error) => {
@@ -218,13 +241,32 @@ impl Desired {
 
     fn new_head(&mut self, revision: Revision, metrics: &Metrics) {
         tracing::info!(revision = revision.commit.short(), subject = revision.subject, "new head");
-        self.prepare_again = None;
+        self.supersede(metrics);
         self.view.blocked = None;
         self.view.head = Some(revision.clone());
+        self.waiting = Some(revision);
+    }
+
+    /// A rewritten branch is not followed until a person says so: it may be a mistake, or an old commit replayed.
+    fn refuse_head(&mut self, revision: Revision, metrics: &Metrics) {
+        self.supersede(metrics);
+        let message = format!(
+            "the branch was rewritten: {} does not descend from the revision in force; push on top of that, or run \
+             `driftless accept-history {}`",
+            revision.commit.short(),
+            revision.commit.short()
+        );
+        tracing::warn!(revision = revision.commit.short(), message, "head blocked");
+        self.view.blocked = Some(Blocked { reason: BlockedReason::NonFastForward, message });
+        self.view.head = Some(revision);
+    }
+
+    fn supersede(&mut self, metrics: &Metrics) {
+        self.prepare_again = None;
+        self.waiting = None;
         if let Some(superseded) = self.preparing.take() {
             metrics.evaluated(EvaluationResult::Superseded, superseded.began.elapsed());
         }
-        self.waiting = Some(revision);
     }
 
     /// Keeps the release in force for a successor.
