@@ -7,12 +7,14 @@ triple := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z
 export CARGO_TARGET_$(triple)_RUNNER := $(as_root)
 endif
 
-# Enough for a Nix that nobody has set up: no build users, no network. Whoever sets it knows better.
+# Enough for a Nix that nobody has set up: no build users, no network. Builds that wait for another one look every second.
+# Whoever sets it knows better.
 define plain_nix
 build-users-group =
 sandbox = false
 substitute = false
 experimental-features = nix-command flakes
+build-poll-interval = 1
 endef
 export NIX_CONFIG ?= $(plain_nix)
 

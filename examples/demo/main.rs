@@ -69,8 +69,9 @@ fn what_it_is(node: &Node) -> Result<String> {
         .ok()?;
     // "systemd 252 (252.39-1)", "nix (Nix) 2.8.0", "OpenSSH_9.2p1 Debian-2, OpenSSL 3.0.15": names and versions.
     let first_two = |line: &str| {
-        let words = line.split_whitespace().filter(|word| !word.starts_with('('));
-        words.take(2).map(|word| word.trim_end_matches(',')).collect::<Vec<_>>().join(" ")
+        let (program, _) = line.split_once(',').unwrap_or((line, ""));
+        let words = program.split_whitespace().filter(|word| !word.starts_with('('));
+        words.take(2).collect::<Vec<_>>().join(" ")
     };
     let words: Vec<String> = said.lines().map(first_two).collect();
     Ok(words.join(", "))

@@ -190,10 +190,13 @@ impl System {
     }
 }
 
-/// The settings for Nix on this machine: the caller's, else those that need neither build users nor a network.
+/// The settings for Nix on this machine: the caller's, else those that need neither build users nor a network. Where several
+/// nodes share a derivation, the builds that wait for it look every second, not every five.
 pub(crate) fn nix_config() -> String {
     std::env::var("NIX_CONFIG").unwrap_or_else(|_| {
-        "build-users-group =\nsandbox = false\nsubstitute = false\nexperimental-features = nix-command flakes".to_owned()
+        "build-users-group =\nsandbox = false\nsubstitute = false\nexperimental-features = nix-command flakes\n\
+         build-poll-interval = 1"
+            .to_owned()
     })
 }
 
