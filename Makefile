@@ -1,10 +1,10 @@
 # What there is to do with this project. Each target installs what it needs on Debian, and says what it needs elsewhere.
 
 # The lab's nodes need root; a person with sudo gives it to the programs that start them, and to nothing else.
+runner := CARGO_TARGET_$(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')_RUNNER
 ifneq ($(shell id -u),0)
-as_root := sudo --preserve-env env PATH="$(PATH)"
-triple := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
-export CARGO_TARGET_$(triple)_RUNNER := $(as_root)
+as_root := sudo --preserve-env env PATH=$(PATH)
+export $(runner) := $(as_root)
 endif
 
 # Enough for a Nix that nobody has set up: no build users, no network. Builds that wait for another one look every second.
@@ -21,7 +21,7 @@ export NIX_CONFIG ?= $(plain_nix)
 # A test on lab nodes mostly waits: more of them at once than there are processors.
 export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) * 2 )))
 
-# What a node with another systemd, OpenSSH and Nix (those of Debian 13) could change.
+# What nodes with another systemd, OpenSSH and Nix (those of Debian 13) could change. The Nix side then also runs with that Nix.
 newer := switch:: nix_copies:: reconcile::a_commit_becomes_the_fleet
 
 .PHONY: help build demo test test-newer lint deps
@@ -53,6 +53,7 @@ test:
 test-newer:
 	DRIFTLESS_LAB_BASE=debian13 cargo test -p driftless --test integration $(newer)
 	DRIFTLESS_LAB_BASE=debian13 cargo test -p driftless-lab --test smoke
+	$(runner)='$(strip $(as_root) $(CURDIR)/tests/with-debian13.sh)' cargo test -p driftless --test integration nix_library:: nix_programs::
 
 lint:
 	@tests/deps.sh lint

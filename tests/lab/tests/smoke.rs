@@ -160,14 +160,16 @@ fn each_fault_ends_as_the_real_thing_would() -> Result<()> {
     let lab = Lab::start()?;
     let good = System::new("good").build()?;
     let node = lab.node("n1", &good)?;
-    let run = |system: &System, action: &str| -> Result<driftless_lab::Output> {
+    let run_for = |seconds: u32, system: &System, action: &str| -> Result<driftless_lab::Output> {
         let system = system.build()?;
         node.receive(&system)?;
-        node.enter(&format!("timeout --kill-after=1 1 {system}/bin/switch-to-configuration {action}"))
+        node.enter(&format!("timeout --kill-after=1 {seconds} {system}/bin/switch-to-configuration {action}"))
     };
+    let run = |system: &System, action: &str| run_for(30, system, action);
     let with = |fault: Fault| System::new("bad").fault(fault);
     let expect = |fault: Fault, action: &str, code: i32| -> Result<String> {
-        let output = run(&with(fault.clone()), action)?;
+        let hangs = matches!(fault, Fault::Hang | Fault::HangStubbornly);
+        let output = run_for(if hangs { 1 } else { 30 }, &with(fault.clone()), action)?;
         anyhow::ensure!(output.code == Some(code), "{fault:?}: {output:?}");
         Ok(output.stderr)
     };
