@@ -390,6 +390,26 @@ async fn a_commit_that_fails_restores_the_boot_default_and_rolls_back() {
 }
 
 #[tokio::test]
+async fn a_boot_loader_that_says_yes_and_does_nothing_fails_the_commit() {
+    let bench = Bench::new("first");
+    let (_, entry) = bench.deploy(&System::new("second").fault(Fault::BootLoaderLies)).await;
+    bench.assert_outcome(&entry, Outcome::CommitFailed, Some(Cause::Commit)).await;
+    assert!(entry.detail.contains("the boot loader's default entry is not"), "{}", entry.detail);
+    bench.assert_as_before();
+}
+
+#[tokio::test]
+async fn what_a_former_boot_loader_left_behind_does_not_fail_the_commit() {
+    let bench = Bench::new("first");
+    let stale = "printf 'default gone.conf\\n' >/boot/loader/loader.conf";
+    assert!(bench.machine.enter(stale).unwrap().success());
+    // As with a GRUB machine that once had systemd-boot: nothing writes these files any more.
+    let (system, entry) = bench.deploy(&System::new("second").fault(Fault::BootLoaderLies)).await;
+    bench.assert_outcome(&entry, Outcome::Succeeded, None).await;
+    assert_eq!(bench.machine.boot_default().unwrap(), system.as_str());
+}
+
+#[tokio::test]
 async fn somebody_elses_switch_meanwhile_is_left_alone() {
     let bench = Bench::new("first");
     let system: StorePath = System::new("second").build().unwrap().parse().unwrap();

@@ -145,7 +145,7 @@ load() { # ID: sets what `start` was given and what `run` recorded
   ID=$1
   ENTRY=$JOURNAL/$ID
   SYSTEM='' PREVIOUS='' PROFILE_BEFORE='' NONCE='' EXPECTED='' GOAL=switch REVISION='' ASKER='' SSH_FROM='' LAST_RESORT=reboot
-  SWITCH_TIMEOUT=300 CONTACT_TIMEOUT=60 HEALTH_TIMEOUT=60 IGNORE_FAILED=no IGNORE_UNITS='' LISTENED=no ROUTED=no
+  SWITCH_TIMEOUT=300 CONTACT_TIMEOUT=60 HEALTH_TIMEOUT=60 IGNORE_FAILED=no IGNORE_UNITS='' LISTENED=no ROUTED=no LOADER_TOLD=no
   STARTED=0 BOOT='' OUTCOME='' CAUSE='' DETAIL='' FINISHED='' PHASE=checking SSH_UNITS='' CHECKS=''
   if ! is_id "$ID" || [ ! -r "$ENTRY/order" ]; then return 1; fi
   while read -r key value; do
@@ -168,6 +168,7 @@ load() { # ID: sets what `start` was given and what `run` recorded
       profile-before) PROFILE_BEFORE=$value ;;
       listened) LISTENED=$value ;;
       routed) ROUTED=$value ;;
+      loader-told) LOADER_TOLD=$value ;;
       ssh-units) SSH_UNITS=$value ;;
       started) STARTED=$value ;;
       boot) BOOT=$value ;;
@@ -312,6 +313,7 @@ record_found() {
   FAILED_BEFORE=$(failed_units | tr '\n' ' ')
   listens && LISTENED=yes
   routed && ROUTED=yes
+  boots "$PROFILE_BEFORE" && LOADER_TOLD=yes
   for unit in sshd.socket ssh.socket sshd.service ssh.service; do
     systemctl --quiet is-active "$unit" </dev/null && SSH_UNITS="$SSH_UNITS$unit "
   done
@@ -319,6 +321,7 @@ record_found() {
 profile-before $PROFILE_BEFORE
 listened $LISTENED
 routed $ROUTED
+loader-told $LOADER_TOLD
 ssh-units $SSH_UNITS
 started $STARTED
 boot $BOOT" || return 1
@@ -483,7 +486,8 @@ commit() {
   said="nix-env could not set the profile; $(last_words)"
   if set_profile "$SYSTEM"; then
     stc "$SYSTEM" boot
-    if [ "$RC" = 0 ] && boots "$SYSTEM"; then
+    # Files of a loader that is no longer the machine's (a former systemd-boot) did not tell the truth before either.
+    if [ "$RC" = 0 ] && { [ "$LOADER_TOLD" = no ] || boots "$SYSTEM"; }; then
       finish succeeded '' ''
       exit 0
     fi

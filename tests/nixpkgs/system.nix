@@ -38,6 +38,7 @@
 #     inhibitor = VALUE    switch-inhibitors differ from those of systems with another value: the pre-switch check fails (1)
 #     preSwitchCheckFails  exit code 1, unless NIXOS_NO_CHECK=1
 #     bootLoaderFails      switch and boot exit with 1 before they have done anything; bootLoaderHangs: never return
+#     bootLoaderLies       switch and boot leave the boot loader as it is and say that they have not
 #     panicAtBoot          a boot of it ends in a reboot before systemd runs
 { name ? "node"
 , version ? "24.05"

@@ -42,6 +42,8 @@ pub enum Fault {
     BootLoaderFails,
     /// Installing the boot loader never returns.
     BootLoaderHangs,
+    /// `boot` and `switch` say that the boot loader is installed, and do not touch it.
+    BootLoaderLies,
     /// Booting it ends in a panic, after which the machine boots again.
     PanicAtBoot,
     /// D-Bus is stopped.
@@ -68,6 +70,7 @@ impl Fault {
             Fault::PreSwitchCheckFails => ("preSwitchCheckFails", on()),
             Fault::BootLoaderFails => ("bootLoaderFails", on()),
             Fault::BootLoaderHangs => ("bootLoaderHangs", on()),
+            Fault::BootLoaderLies => ("bootLoaderLies", on()),
             Fault::PanicAtBoot => ("panicAtBoot", on()),
             Fault::StopDbus => ("stopDbus", on()),
         }

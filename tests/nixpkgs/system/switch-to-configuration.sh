@@ -88,6 +88,7 @@ install_boot_loader() {
     return 1
   fi
   echo "updating the lab's boot loader..."
+  if fault bootLoaderLies; then return 0; fi
   loader=/boot/loader default=
   mkdir -p "$loader/entries" || return 1
   current=$(readlink /nix/var/nix/profiles/system)
