@@ -51,9 +51,9 @@ test:
 	$(MAKE) --no-print-directory test-newer
 
 test-newer:
-	DRIFTLESS_LAB_BASE=debian13 cargo test -p driftless --test integration $(newer)
+	DRIFTLESS_LAB_BASE=debian13 cargo test -p driftless --test integration -- $(newer)
 	DRIFTLESS_LAB_BASE=debian13 cargo test -p driftless-lab --test smoke
-	$(runner)='$(strip $(as_root) $(CURDIR)/tests/with-debian13.sh)' cargo test -p driftless --test integration nix_library:: nix_programs::
+	$(runner)='$(strip $(as_root) $(CURDIR)/tests/with-debian13.sh)' cargo test -p driftless --test integration -- nix_library:: nix_programs::
 
 lint:
 	@tests/deps.sh lint
