@@ -15,6 +15,14 @@ let
   lib = extendLib (import (nixpkgs + "/lib"));
   pkgs = import nixpkgs ({ config = { }; overlays = [ ]; } // lib.optionalAttrs (deploySystem != null) { system = deploySystem; });
 
+  # Where a deployment is written, for error messages: it arrives as a value, which knows at most where its names stand.
+  fileOf = conf:
+    let
+      names = if builtins.isFunction conf then builtins.functionArgs conf else if builtins.isAttrs conf then conf else { };
+      position = if names == { } then null else builtins.unsafeGetAttrPos (builtins.head (builtins.attrNames names)) names;
+    in
+    if position == null then "the deployment" else position.file;
+
   evaluated = lib.evalModules {
     modules = [
       (import ./modules/fleet.nix { inherit nixpkgs extendLib; system = deploySystem; })
@@ -24,7 +32,7 @@ let
         _module.args.nixus = { inherit pkgs extendLib; };
         _module.args.pkgs = throw "A deployment has no `pkgs` of its own: inside a node it is the node's packages, outside use `nixus.pkgs` from the module argument `nixus`.";
       }
-      conf
+      { _file = fileOf conf; imports = [ conf ]; }
     ];
   };
   inherit (evaluated) config options;

@@ -15,7 +15,8 @@ let
         (builtins.filter builtins.isList (builtins.split "([0-9]+)([smhd])" value));
 
   duration = default: description: mkOption {
-    type = types.either types.ints.unsigned (types.strMatching durationSyntax);
+    type = types.either types.ints.unsigned (types.strMatching durationSyntax)
+      // { description = "duration: a number of seconds, or text such as \"90s\", \"1m30s\" or \"2h\""; };
     inherit default;
     apply = inSeconds;
     example = "1m30s";

@@ -325,6 +325,11 @@ fn a_wrong_option_names_the_node_the_option_and_the_file() {
             deployment.write("web.nix", &format!("{{ {line} configuration = {{ {BASE} }}; }}"));
             let output = deployment.manifest(&["nodes"]);
             refused(&output, &[&format!("nodes.web.{option}"), "web.nix"]);
+            let inline = Deployment::ours(
+                &nixpkgs,
+                &format!("nodes.web = {{ {line} configuration = {{ {BASE} }}; }};"),
+            );
+            refused(&inline.manifest(&["nodes"]), &[&format!("nodes.web.{option}"), "/deployment.nix"]);
         }
     }
 }

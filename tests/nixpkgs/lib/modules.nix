@@ -94,12 +94,13 @@ let
 
   flatten = args: modules:
     let
-      walk = parent: index: module:
-        let normal = normalise parent "${parent}:anon-${toString index}" args module; in
-        lib.imap1 (walk normal.file) normal.imports
+      # The key goes by the module that imports, not by its file: two definitions in one file are two modules.
+      walk = parent: parentKey: index: module:
+        let normal = normalise parent "${parentKey}:anon-${toString index}" args module; in
+        lib.imap1 (walk normal.file normal.key) normal.imports
         ++ [ { entries = normal; } ];
       deep = value: if builtins.isList value then concatMap deep value else [ value.entries ];
-      found = deep (lib.imap1 (walk "<unknown-file>") modules);
+      found = deep (lib.imap1 (walk "<unknown-file>" "") modules);
       byPath = builtins.foldl'
         (acc: m:
           if lib.hasPrefix "/" m.key && acc.seen ? ${m.key} then acc
