@@ -34,16 +34,15 @@ impl Said {
         let first = if header { errors.next_back() } else { errors.find(|(_, line)| !line.starts_with(' ')) };
         let Some((at, line)) = first else { return self.end(SHOWN) };
         let indent = line.len() - line.trim_start().len();
-        Tail(
-            self.0
-                .iter()
-                .skip(at)
-                .take_while(|line| !is_trace(line))
-                .filter(|line| !line.trim().is_empty())
-                .map(|line| line.get(indent..).map_or_else(|| line.trim().into(), String::from))
-                .take(SHOWN)
-                .collect(),
-        )
+        let reason = self
+            .0
+            .iter()
+            .skip(at)
+            .take_while(|line| !is_trace(line))
+            .filter(|line| !line.trim().is_empty())
+            .map(|line| line.get(indent..).map_or_else(|| line.trim().into(), String::from))
+            .take(SHOWN);
+        Tail(reason.chain(hint(line).map(str::to_owned)).collect())
     }
 
     /// The last lines that are no mere chatter.
@@ -66,6 +65,18 @@ impl Said {
 
     pub(super) fn lines(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
+    }
+}
+
+/// What to do about errors in which Nix does not say it. The wordings are those of Nix 2.8 to 2.31.
+fn hint(error: &str) -> Option<&'static str> {
+    let missing = error.contains("No such file or directory") || error.contains("does not exist");
+    if error.contains("lock file changes") {
+        Some("Run `nix flake lock` and commit flake.lock: a deployment is built from what is locked in Git.")
+    } else if error.contains("flake.nix'") && (missing || error.contains("does not contain")) {
+        Some("A flake needs a flake.nix at the top of the repository, known to Git.")
+    } else {
+        None
     }
 }
 
@@ -143,6 +154,24 @@ mod tests {
             "error:\n       … while calling the 'throw' builtin\n         at /t/bad.nix:1:36:\n            1| x\n\n       error: the reason\n       second line of reason",
         );
         assert_eq!(said.reason().0, ["error: the reason", "second line of reason"]);
+    }
+
+    #[test]
+    fn errors_of_flakes_say_what_to_do() {
+        for (line, word) in [
+            (
+                "error: flake 'git+file:///x' requires lock file changes but they're not allowed due to '--no-update-lock-file'",
+                "nix flake lock",
+            ),
+            (
+                "error: getting status of '/nix/store/8sx2n4claffikivxyfiv5aqcbjy9b0ni-source/flake.nix': No such file or directory",
+                "at the top of the repository",
+            ),
+        ] {
+            let reason = said(line).reason().0;
+            assert_eq!(reason[0], line);
+            assert!(reason[1].contains(word), "{reason:?}");
+        }
     }
 
     #[test]
