@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::model::decision::{Action, Decision, Hold};
 use crate::model::drift::DriftKind;
-use crate::model::journal::PinEnd;
+use crate::model::journal::{Cause, PinEnd};
 use crate::model::name::NodeName;
 use crate::model::packages::PackageDiff;
 use crate::model::revision::Revision;
@@ -221,6 +221,9 @@ fn after_hold(name: &NodeName, hold: &Hold) -> String {
         Hold::NotBuilt { .. } => "It keeps its last good system until a commit builds.".into(),
         Hold::ReleaseIncomplete { node } => {
             format!("It waits for the system of {node} (`rollout.requireAll`).")
+        }
+        Hold::GivenUp { cause: Some(Cause::NeedsReboot), .. } => {
+            format!("`driftless deploy --on {name} --goal boot` and a reboot install it.")
         }
         Hold::GivenUp { .. } => format!("It is retried on a new commit or `driftless retry {name}`."),
         Hold::Backoff { until, .. } => format!("It is tried again at {}.", clock(*until)),

@@ -71,6 +71,11 @@ fn every_state_is_told_in_one_word_and_one_sentence() {
             "lost contact after activation; retried on a new commit or `driftless retry vps3`",
         ),
         (
+            differs().entry(switch("new").ended(Outcome::RolledBack, Some(Cause::NeedsReboot))),
+            State::RolledBack,
+            "only a reboot can start this system; `driftless deploy --on vps3 --goal boot`, then reboot it",
+        ),
+        (
             differs().entry(
                 switch("new").ended(Outcome::RollbackFailed, Some(Cause::Units)).detail("nginx.service"),
             ),

@@ -64,10 +64,7 @@ fn hold_sentence(hold: &Hold, subject: &Subject<'_>) -> String {
         Hold::GivenUp { outcome, cause, detail, .. } => {
             let detail =
                 if detail.is_empty() { String::new() } else { format!(": {}", quote(last_line(detail))) };
-            format!(
-                "{}{detail}; retried on a new commit or `driftless retry {name}`",
-                failure(*outcome, *cause)
-            )
+            format!("{}{detail}; {}", failure(*outcome, *cause), way_out(*cause, name))
         }
         Hold::Backoff { until, failures, error } => {
             let often = if *failures == 1 { String::new() } else { format!(" ({failures} times in a row)") };
@@ -98,6 +95,15 @@ fn stage(stage: &Stage) -> String {
 fn mebibytes(bytes: u64) -> String {
     let tenths = u128::from(bytes) * 10 / (1 << 20);
     format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
+/// What ends a failure that would repeat itself.
+fn way_out(cause: Option<Cause>, name: &NodeName) -> String {
+    if cause == Some(Cause::NeedsReboot) {
+        // Trying again would end the same way.
+        return format!("`driftless deploy --on {name} --goal boot`, then reboot it");
+    }
+    format!("retried on a new commit or `driftless retry {name}`")
 }
 
 /// How a switch failed; the cause says more than the outcome except where the way back failed too.
