@@ -19,7 +19,7 @@ pub const DEFAULT_PATH: &str = "/etc/driftless/driftless.toml";
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration {}; name another with --config", path.display())]
+    #[error("cannot read the configuration {}; name another with --config, or write one with `driftless init`", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -180,6 +180,7 @@ impl Default for ObserveConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct ServeConfig {
     /// Address of the HTTP server: page, JSON, metrics.
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
     /// Unix socket for the command line.
     pub socket: PathBuf,
@@ -226,18 +227,43 @@ pub fn state_dir(from_environment: Option<String>) -> PathBuf {
 
 /// Reads "30s", "5m", "1h 30m"; a bare number has no unit and is refused.
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(from)?;
-    let refused = |why: String| {
+    let text = from.deserialize_str(Text("a duration such as \"30s\", \"5m\" or \"2h\""))?;
+    let refused = |why: &str| {
         serde::de::Error::custom(format!(
-            "bad duration {text:?}: {why}; write for example \"30s\", \"5m\" or \"2h\""
+            "bad duration {text:?}{why}; write for example \"30s\", \"5m\" or \"2h\""
         ))
     };
-    let parsed: jiff::SignedDuration =
-        text.parse().map_err(|error: jiff::Error| refused(error.to_string()))?;
+    // What the parser says is about its grammar; the example says more.
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| refused(""))?;
     match Duration::try_from(parsed) {
-        Ok(zero) if zero.is_zero() => Err(refused("it is zero".into())),
+        Ok(zero) if zero.is_zero() => Err(refused(": it is zero")),
         Ok(positive) => Ok(positive),
-        Err(_) => Err(refused("it is negative".into())),
+        Err(_) => Err(refused(": it is negative")),
+    }
+}
+
+/// Reads "127.0.0.1:9737" or "[::1]:9737"; a name or a bare port is refused.
+fn address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    let text = from.deserialize_str(Text("an address with a port such as \"127.0.0.1:9737\""))?;
+    text.parse().map_err(|_| {
+        serde::de::Error::custom(format!(
+            "bad address {text:?}; write an IP address and a port, for example \"127.0.0.1:9737\" or \"[::1]:9737\""
+        ))
+    })
+}
+
+/// Takes text; of anything else it says what the text should have been.
+struct Text(&'static str);
+
+impl serde::de::Visitor<'_> for Text {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
     }
 }
 
@@ -294,11 +320,21 @@ mod tests {
     }
 
     #[test]
+    fn a_number_or_a_bare_port_is_answered_with_what_it_should_be() {
+        let error = parse("[source]\nurl = \"x\"\npoll = 30\n").unwrap_err();
+        assert!(error.contains("line 3") && error.contains("expected a duration such as \"30s\""), "{error}");
+        for bad in ["9737", "localhost:9737"] {
+            let error = parse(&format!("[source]\nurl = \"x\"\n[serve]\nlisten = \"{bad}\"\n")).unwrap_err();
+            assert!(error.contains(bad) && error.contains("\"127.0.0.1:9737\""), "{error}");
+        }
+    }
+
+    #[test]
     fn a_missing_file_says_which_and_what_to_do() {
         let error = Config::load(Path::new("/no/such/driftless.toml")).unwrap_err().to_string();
         assert_eq!(
             error,
-            "cannot read the configuration /no/such/driftless.toml; name another with --config"
+            "cannot read the configuration /no/such/driftless.toml; name another with --config, or write one with `driftless init`"
         );
     }
 
