@@ -153,7 +153,7 @@ fn a_command_line_that_is_not_understood_is_64() {
 fn a_missing_configuration_says_which_and_what_to_do() {
     let said = Desk::new().say(&["--config", "/nope/driftless.toml", "run"]);
     assert_eq!(said.code, 1);
-    insta::assert_snapshot!(said.err, @"error: cannot read the configuration /nope/driftless.toml; name another with --config: No such file or directory (os error 2)");
+    insta::assert_snapshot!(said.err, @"error: cannot read the configuration /nope/driftless.toml; name another with --config, or write one with `driftless init`: No such file or directory (os error 2)");
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn init_writes_once_and_says_what_it_found() {
     Wrote HERE/driftless.toml.
 
     Next:
-      driftless check             evaluate every node
+      driftless check                         evaluate every node
       driftless --config driftless.toml run   follow the branch
     ");
     let written = fs::read_to_string(desk.path().join("driftless.toml")).unwrap();
@@ -313,6 +313,18 @@ fn init_writes_once_and_says_what_it_found() {
     assert_eq!(again.code, 1);
     assert!(again.err.contains("exists already"), "{}", again.err);
     assert_eq!(fs::read_to_string(desk.path().join("driftless.toml")).unwrap(), written);
+}
+
+#[test]
+fn init_refuses_a_flake_that_no_controller_could_follow() {
+    let desk = Desk::new();
+    git2::Repository::init(desk.path()).unwrap();
+    fs::create_dir(desk.path().join("machines")).unwrap();
+    desk.write("machines/flake.nix", "{ outputs = _: { }; }");
+    let said = desk.say(&["init", "machines"]);
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("a controller follows a flake only at the top"), "{}", said.err);
+    assert!(!desk.path().join("machines/driftless.toml").exists());
 }
 
 #[test]

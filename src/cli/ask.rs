@@ -26,6 +26,15 @@ pub enum AskError {
         /// The socket.
         socket: PathBuf,
     },
+    /// It is there, but not for this user.
+    #[error(
+        "may not ask the controller on {}; be root, the controller's user, or a member of its group",
+        socket.display()
+    )]
+    Forbidden {
+        /// The socket.
+        socket: PathBuf,
+    },
     /// It is there, but cannot be talked to.
     #[error("cannot ask the controller on {}", socket.display())]
     Io {
@@ -72,10 +81,13 @@ async fn ask(socket: &Path, method: &str, path: &str) -> Result<Vec<u8>, AskErro
         .await
         .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s")));
     let answer = answer.map_err(|source| {
+        let socket = socket.to_owned();
         if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
-            AskError::NotRunning { socket: socket.to_owned() }
+            AskError::NotRunning { socket }
+        } else if source.kind() == io::ErrorKind::PermissionDenied {
+            AskError::Forbidden { socket }
         } else {
-            AskError::Io { socket: socket.to_owned(), source }
+            AskError::Io { socket, source }
         }
     })?;
     let (status, body) = split(&answer);

@@ -71,7 +71,7 @@ fn text(release: &Release) -> String {
         let (word, color) = word(node);
         let color = color.on_default();
         text.push_str(&format!("{name:width$}  {color}{word}{color:#}\n"));
-        for line in error(node).unwrap_or_default().lines() {
+        for line in details(name, word, error(node).unwrap_or_default()) {
             text.push_str(&format!("    {line}\n"));
         }
     }
@@ -82,6 +82,16 @@ fn text(release: &Release) -> String {
         _ => format!("\n{failed} of {all} fail.\n"),
     });
     text
+}
+
+/// The lines of an error, without one that only says again which node it is about.
+fn details<'a>(name: &NodeName, word: &str, error: &'a str) -> impl Iterator<Item = &'a str> {
+    let again = format!("{name} {word}:");
+    error
+        .lines()
+        .enumerate()
+        .filter(move |(number, line)| *number > 0 || *line != again)
+        .map(|(_, line)| line)
 }
 
 #[derive(Serialize)]
@@ -112,7 +122,9 @@ mod tests {
     #[test]
     fn each_node_has_its_line_and_its_own_error() {
         let node = |progress| NodeRelease { spec: None, progress, last_good: None };
-        let broken = Built::NotEvaluated { error: "error: undefined variable 'x'\n  at web.nix:3:5".into() };
+        let broken = Built::NotEvaluated {
+            error: "web1 does not evaluate:\nerror: undefined variable 'x'\n  at web.nix:3:5".into(),
+        };
         let release = Release {
             revision: None,
             nodes: [("db1", node(Built::Built)), ("web1", node(broken))]

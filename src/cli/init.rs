@@ -65,6 +65,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
         );
     };
     let repository = Repository::of(&directory)?;
+    if found == Found::Flake && !repository.below.as_os_str().is_empty() {
+        bail!(
+            "{} is below the top of its Git repository; a controller follows a flake only at the top",
+            directory.join("flake.nix").display()
+        );
+    }
     let path = directory.join("driftless.toml");
     let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -74,13 +80,12 @@ pub fn run(args: Args) -> Result<ExitCode> {
     };
     let deployment = match found {
         Found::File(name) => repository.below.join(name).display().to_string(),
-        Found::Flake if repository.below.as_os_str().is_empty() => found.deployment().to_owned(),
-        Found::Flake => repository.below.display().to_string(),
+        Found::Flake => found.deployment().to_owned(),
     };
     file.write_all(document(&repository, &deployment).as_bytes())
         .with_context(|| format!("cannot write {}", path.display()))?;
     output::print(&format!(
-        "Found {} on branch {} of {}.\nWrote {}.\n\nNext:\n  driftless check             evaluate every node\n  \
+        "Found {} on branch {} of {}.\nWrote {}.\n\nNext:\n  driftless check                         evaluate every node\n  \
          driftless --config driftless.toml run   follow the branch\n",
         found.describe(),
         repository.branch,

@@ -1,5 +1,6 @@
 //! Reads of a node and small marks on it: state, logs, pins, forgiveness, commands for people.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use super::frame::pin_end;
@@ -73,8 +74,9 @@ impl Node {
     /// The arguments of an interactive `ssh` to the node; `None` where the node is this machine.
     pub async fn ssh_arguments(&self) -> Result<Option<Vec<String>>, NodeError> {
         let Some((host, mut options)) = self.link.kept_options().await? else { return Ok(None) };
-        // What was generated forbids a terminal; a person wants one.
-        options.extend(["-t", "-o", "RequestTTY=yes", "--"].map(str::to_owned));
+        // What was generated forbids a terminal; a person at one wants one, a script does not.
+        let terminal = if std::io::stdin().is_terminal() { "-t" } else { "-T" };
+        options.extend([terminal, "--"].map(str::to_owned));
         options.push(host);
         Ok(Some(options))
     }
