@@ -176,6 +176,12 @@ fn said_by(stderr: &str) -> String {
 }
 
 impl NodeError {
+    /// Whether the same question may get an answer in a moment: the connection broke, or a shell or sudo that is being
+    /// replaced said something else.
+    pub fn may_pass(&self) -> bool {
+        self.is_connection() || matches!(self, Self::Frame { .. })
+    }
+
     /// Whether nothing that was asked reached the node, or its answer did not reach us.
     pub fn is_connection(&self) -> bool {
         match self {

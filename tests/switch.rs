@@ -342,6 +342,25 @@ async fn a_reboot_in_the_middle_comes_back_with_the_previous_system() {
 }
 
 #[tokio::test]
+async fn a_node_that_dies_for_good_in_the_middle_is_not_waited_for_any_longer_than_it_needs() {
+    let bench = Bench::new("first");
+    let system: StorePath = System::new("second").build().unwrap().parse().unwrap();
+    let node = bench.node(&system, |spec| spec.health_checks.units = vec!["never.service".into()]);
+    let (nix, order) = (bench.nix(), bench.order(&system, Goal::Switch));
+    let (show, mut stage) = watch::channel(Stage::Preparing);
+    let die = async {
+        stage.wait_for(|stage| matches!(stage, Stage::Switching { phase: Phase::Health, .. })).await.unwrap();
+        bench.machine.power_cut().unwrap();
+        Instant::now()
+    };
+    let (ended, died) = tokio::join!(node.deploy(&nix, &order, &show), die);
+    let error = ended.unwrap_err();
+    assert!(matches!(error, NodeError::LostTouch { .. }), "{error}");
+    assert!(died.elapsed() < Duration::from_secs(8 + 30 + 45), "{:?}", died.elapsed());
+    node.close().await;
+}
+
+#[tokio::test]
 async fn a_second_switch_meanwhile_is_refused_as_busy() {
     let bench = Bench::new("first");
     let slow: StorePath = System::new("slow").fault(Fault::Slow(4)).build().unwrap().parse().unwrap();

@@ -22,8 +22,10 @@ use crate::nix::Nix;
 const ANSWER: Duration = Duration::from_secs(30);
 /// Longest time for `start`: the unit's own start timeout and some.
 const START: Duration = Duration::from_secs(90);
-/// One long poll for the next phase, seconds.
-const POLL_SECONDS: u64 = 10;
+/// One long poll for the next phase, seconds; and how long its answer may take. A connection that stalls has to be given up
+/// well before the time for contact is over.
+const POLL_SECONDS: u64 = 5;
+const POLL: Duration = Duration::from_secs(10);
 /// Between two tries to reach a node that is in the middle of a switch.
 const KNOCK: Duration = Duration::from_millis(500);
 
@@ -196,38 +198,39 @@ impl Node {
 
     /// Watches a switch to its end; makes contact and gives the verdict when the node waits for them.
     async fn follow(&self, switch: &Following, stage: &watch::Sender<Stage>) -> Result<Entry, NodeError> {
-        let began = Instant::now();
-        let longest = longest(switch.deadlines);
         let mut seen = "-".to_owned();
+        let mut touch = Touch { phase: seen.clone(), at: Instant::now() };
         loop {
             let poll = POLL_SECONDS.to_string();
             let asked =
-                self.ask_switch("follow the switch", &switch.id, "attach", &[&seen, &poll], ANSWER).await;
+                self.ask_switch("follow the switch", &switch.id, "attach", &[&seen, &poll], POLL).await;
             let reply = match asked {
                 Ok(reply) => reply,
                 // In the middle of a switch a lost connection is ordinary: knock again, contact included.
-                Err(error) if began.elapsed() < longest => {
+                Err(error) if error.may_pass() && touch.at.elapsed() < touch.patience(switch.deadlines) => {
                     tracing::debug!(node = %self.name, error = &error as &dyn std::error::Error, "lost touch");
-                    if matches!(seen.as_str(), "testing" | "contact" | "recontact") {
+                    if matches!(touch.phase.as_str(), "testing" | "contact" | "recontact") {
                         self.knock(switch).await;
                     }
                     tokio::time::sleep(KNOCK).await;
                     continue;
                 }
-                Err(error) => {
+                Err(error) if error.may_pass() => {
                     return Err(NodeError::LostTouch {
                         node: self.name.clone(),
                         id: switch.id.clone(),
-                        seconds: began.elapsed().as_secs(),
+                        seconds: touch.at.elapsed().as_secs(),
                         source: Box::new(error),
                     });
                 }
+                Err(error) => return Err(error),
             };
             let entry = reply.entry().map_err(|source| self.wrong_reply("follow the switch", source))?;
             if entry.outcome.is_some() {
                 return Ok(entry);
             }
             let phase = reply.get("phase").unwrap_or(entry.phase.as_str()).to_owned();
+            touch = Touch { phase: phase.clone(), at: Instant::now() };
             stage.send_replace(Stage::Switching { phase: entry.phase, detail: String::new() });
             match phase.as_str() {
                 "contact" | "recontact" => {
@@ -287,14 +290,37 @@ fn deadlines(text: &str) -> Option<Deadlines> {
     Some(Deadlines { switch: next()?, contact: next()?, health: next()? })
 }
 
-/// The node ends by itself within this: test, contact, health, commit, and a rollback with its second try and contact.
-fn longest(deadlines: Deadlines) -> Duration {
-    deadlines.switch * 4 + deadlines.contact * 2 + deadlines.health + Duration::from_secs(240)
+/// The last answer of a node in the middle of a switch.
+struct Touch {
+    phase: String,
+    at: Instant,
+}
+
+impl Touch {
+    /// How long a silent node is worth knocking at. After that it has decided alone, and following it only keeps others
+    /// waiting; once it answers again, its journal tells, or the next pass re-attaches.
+    fn patience(&self, deadlines: Deadlines) -> Duration {
+        let waited_for = match self.phase.as_str() {
+            "contact" | "recontact" => deadlines.contact,
+            "health" => deadlines.health,
+            "committing" | "rolling-back" => deadlines.switch * 2 + deadlines.contact,
+            _ => deadlines.switch + deadlines.contact,
+        };
+        waited_for + Duration::from_secs(30)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_silent_node_keeps_its_place_no_longer_than_it_needs_to_decide() {
+        let deadlines = deadlines("300 60 40").unwrap();
+        let patience =
+            |phase: &str| Touch { phase: phase.into(), at: Instant::now() }.patience(deadlines).as_secs();
+        assert_eq!(["testing", "contact", "health"].map(patience), [390, 90, 70]);
+    }
 
     #[test]
     fn deadlines_are_three_numbers() {
