@@ -26,6 +26,22 @@ fn systemd_understands_every_line_of_the_unit() {
 }
 
 #[test]
+fn the_unit_can_be_enabled_so_that_it_starts_at_boot() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("etc/systemd/system");
+    fs::create_dir_all(&directory).unwrap();
+    unit(&directory, "");
+    let systemctl = Command::new("systemctl")
+        .arg("--root")
+        .arg(root.path())
+        .args(["enable", "driftless.service"])
+        .output()
+        .expect("systemctl is installed");
+    assert!(systemctl.status.success(), "{}", String::from_utf8_lossy(&systemctl.stderr));
+    assert!(directory.join("multi-user.target.wants/driftless.service").is_symlink());
+}
+
+#[test]
 fn systemd_understands_every_line_for_hosts_without_a_nix_daemon() {
     let file = include_str!("../deploy/driftless.service");
     let (_, drop_in) = file.split_once("#   [Service]\n").expect("the unit shows a drop-in");
