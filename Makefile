@@ -42,7 +42,7 @@ build:
 
 demo:
 	@tests/deps.sh demo
-	@cargo build --quiet --bin driftless --example demo
+	cargo build --bin driftless --example demo
 	@KEEP=$(KEEP) cargo run --quiet --example demo
 
 test:

@@ -5,8 +5,8 @@
 set -eu
 [ $# -gt 0 ] || set -- demo test lint
 
-# PROGRAM PACKAGE, what the program is: a package is needed where its program is not found.
-building='cc gcc a C compiler
+# PROGRAM PACKAGES, what the program is: the packages are needed where the program is not found.
+building='cc gcc,libc6-dev a C compiler
 git git Git
 curl curl curl'
 nodes='nix nix-bin Nix 2.8 or newer
@@ -67,7 +67,7 @@ if ! command -v apt-get >/dev/null 2>&1; then
   exit 1
 fi
 
-packages=$(echo "$missing" | cut -d' ' -f2 | sort -u | tr '\n' ' ')
+packages=$(echo "$missing" | cut -d' ' -f2 | tr ',' '\n' | sort -u | tr '\n' ' ')
 as_root=
 if [ "$(id -u)" != 0 ]; then
   as_root=sudo
