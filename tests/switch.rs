@@ -1,5 +1,7 @@
 //! The node's switch, on lab nodes: every way it can end, with the journal that the node keeps of it.
 
+mod worst_case;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,7 +14,7 @@ use driftless::model::observed::Stage;
 use driftless::model::store_path::StorePath;
 use driftless::nix::Nix;
 use driftless::node::{Node, NodeError, Order, Refusal};
-use driftless_lab::{Fault, Lab, System};
+use driftless_lab::{Fault, Lab, Setup, System};
 use tokio::sync::watch;
 
 /// One lab node under the hand of a controller's node room.
@@ -30,9 +32,13 @@ type Tune = fn(&mut NodeSpec);
 
 impl Bench {
     fn new(text: &str) -> Self {
+        Self::on(&System::new(text), &Setup::default())
+    }
+
+    fn on(system: &System, setup: &Setup) -> Self {
         let lab = Lab::start().unwrap();
-        let first = System::new(text).build().unwrap();
-        let machine = lab.node("n1", &first).unwrap();
+        let first = system.build().unwrap();
+        let machine = lab.node_with("n1", &first, setup).unwrap();
         // Short: it holds sockets.
         let state = tempfile::Builder::new().prefix("dl").tempdir_in("/tmp").unwrap();
         Self { machine, first: first.parse().unwrap(), state, lab }

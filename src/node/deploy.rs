@@ -20,11 +20,13 @@ use crate::nix::Nix;
 
 /// Longest time for an answer that costs the node next to nothing.
 const ANSWER: Duration = Duration::from_secs(30);
+/// The same for a verdict, which is worth nothing after the node's deadline: then rather over a new connection.
+const VERDICT: Duration = Duration::from_secs(8);
 /// Longest time for `start`: the unit's own start timeout and some.
 const START: Duration = Duration::from_secs(90);
-/// One long poll for the next phase, seconds; and how long its answer may take. A connection that stalls has to be given up
-/// well before the time for contact is over.
-const POLL_SECONDS: u64 = 5;
+/// How long a node that answers may take to write the first line of a switch's journal.
+const BEGINS: Duration = Duration::from_secs(10);
+/// Longest time for one long poll for the next phase.
 const POLL: Duration = Duration::from_secs(10);
 /// Between two tries to reach a node that is in the middle of a switch.
 const KNOCK: Duration = Duration::from_millis(500);
@@ -141,12 +143,30 @@ impl Node {
         let arguments = self.start_arguments(id, nonce, order);
         match self.ask_start(&arguments, START).await {
             Ok(reply) => self.started(&reply),
-            // The answer was lost, perhaps not the question. The journal knows.
-            Err(error) if error.is_connection() => {
-                let asked = self.ask_switch("ask for the switch", id, "attach", &["-", "0"], ANSWER).await;
-                asked.map(|_| ()).map_err(|_| error)
-            }
+            Err(error) if error.is_connection() => self.find_started(id, error).await,
             Err(error) => Err(error),
+        }
+    }
+
+    /// The answer was lost, perhaps not the question. The journal knows, as soon as the node answers again.
+    async fn find_started(&self, id: &SwitchId, lost: NodeError) -> Result<(), NodeError> {
+        let began = Instant::now();
+        let mut answered = None;
+        loop {
+            match self.ask_switch("ask for the switch", id, "attach", &["-", "0"], ANSWER).await {
+                Ok(_) => return Ok(()),
+                Err(error) if !error.is_connection() => {
+                    // It may be about to begin.
+                    if answered.get_or_insert_with(Instant::now).elapsed() > BEGINS {
+                        return Err(lost);
+                    }
+                }
+                Err(_) => {}
+            }
+            if began.elapsed() > START {
+                return Err(lost);
+            }
+            tokio::time::sleep(KNOCK).await;
         }
     }
 
@@ -198,20 +218,16 @@ impl Node {
 
     /// Watches a switch to its end; makes contact and gives the verdict when the node waits for them.
     async fn follow(&self, switch: &Following, stage: &watch::Sender<Stage>) -> Result<Entry, NodeError> {
+        let began = Instant::now();
         let mut seen = "-".to_owned();
         let mut touch = Touch { phase: seen.clone(), at: Instant::now() };
         loop {
-            let poll = POLL_SECONDS.to_string();
-            let asked =
-                self.ask_switch("follow the switch", &switch.id, "attach", &[&seen, &poll], POLL).await;
-            let reply = match asked {
+            let reply = match self.next_phase(switch, &seen).await {
                 Ok(reply) => reply,
                 // In the middle of a switch a lost connection is ordinary: knock again, contact included.
                 Err(error) if error.may_pass() && touch.at.elapsed() < touch.patience(switch.deadlines) => {
                     tracing::debug!(node = %self.name, error = &error as &dyn std::error::Error, "lost touch");
-                    if matches!(touch.phase.as_str(), "testing" | "contact" | "recontact") {
-                        self.knock(switch).await;
-                    }
+                    self.knock(switch).await;
                     tokio::time::sleep(KNOCK).await;
                     continue;
                 }
@@ -229,38 +245,64 @@ impl Node {
             if entry.outcome.is_some() {
                 return Ok(entry);
             }
+            if began.elapsed() > longest(switch.deadlines) {
+                let (node, attempt) = (self.name.clone(), "follow the switch to its end");
+                return Err(NodeError::Deadline { node, attempt, seconds: began.elapsed().as_secs() });
+            }
             let phase = reply.get("phase").unwrap_or(entry.phase.as_str()).to_owned();
             touch = Touch { phase: phase.clone(), at: Instant::now() };
             stage.send_replace(Stage::Switching { phase: entry.phase, detail: String::new() });
-            match phase.as_str() {
-                "contact" | "recontact" => {
-                    self.knock(switch).await;
-                    // Not waited for by a long poll: a refused contact is tried again at once.
-                    if phase == seen {
-                        tokio::time::sleep(KNOCK).await;
-                    }
-                    seen = "-".to_owned();
-                    continue;
-                }
-                "health" => self.judge(switch, stage).await,
-                _ => {}
+            let again = match phase.as_str() {
+                "contact" | "recontact" => !self.knock(switch).await,
+                "health" => !self.judge(switch, stage).await,
+                _ => false,
+            };
+            if again {
+                // Not waited for by a long poll: what did not get through is tried again soon.
+                tokio::time::sleep(KNOCK).await;
             }
-            seen = phase;
+            seen = if again { "-".to_owned() } else { phase };
         }
     }
 
-    /// One try to make contact. Only the node's own word afterwards counts.
-    async fn knock(&self, switch: &Following) {
+    /// Waits for another phase than `seen`. A kept connection may be silent for longer than the node waits for contact:
+    /// while no answer comes, knocks over new ones.
+    async fn next_phase(&self, switch: &Following, seen: &str) -> Result<Reply, NodeError> {
+        let poll = POLL.min(switch.deadlines.contact / 4).max(Duration::from_secs(1));
+        let seconds = poll.as_secs().to_string();
+        let arguments = [seen, seconds.as_str()];
+        let asked = self.ask_switch("follow the switch", &switch.id, "attach", &arguments, ANSWER);
+        tokio::pin!(asked);
+        let mut patience = if seen == "-" { Duration::from_secs(1) } else { poll + Duration::from_secs(1) };
+        loop {
+            tokio::select! {
+                reply = &mut asked => return reply,
+                () = tokio::time::sleep(patience) => {}
+            }
+            tokio::select! {
+                reply = &mut asked => return reply,
+                _ = self.knock(switch) => {}
+            }
+            patience = KNOCK * 2;
+        }
+    }
+
+    /// One try to make contact: whether the node took it. Only the node's own word afterwards counts.
+    async fn knock(&self, switch: &Following) -> bool {
         match self.ask_contact(&switch.id, &switch.nonce).await {
-            Ok(reply) => tracing::debug!(node = %self.name, id = %switch.id, ?reply, "contact"),
+            Ok(reply) => {
+                tracing::debug!(node = %self.name, id = %switch.id, ?reply, "contact");
+                reply.get("contact").is_some()
+            }
             Err(error) => {
                 tracing::debug!(node = %self.name, id = %switch.id, error = &error as &dyn std::error::Error, "no contact");
+                false
             }
         }
     }
 
-    /// Runs the health checks and hands the node its verdict.
-    async fn judge(&self, switch: &Following, stage: &watch::Sender<Stage>) {
+    /// Runs the health checks and hands the node its verdict: whether it was delivered.
+    async fn judge(&self, switch: &Following, stage: &watch::Sender<Stage>) -> bool {
         // The node counts silence as a reject: our own word has to be there before.
         let deadline = switch.deadlines.health.mul_f64(0.8);
         let show = |detail: String| {
@@ -269,17 +311,18 @@ impl Node {
         let healthy = self.await_health(&switch.checks, deadline, show).await;
         let said = match &healthy {
             Ok(()) => {
-                self.ask_switch("accept the switch", &switch.id, "accept", &[&switch.nonce], ANSWER).await
+                self.ask_switch("accept the switch", &switch.id, "accept", &[&switch.nonce], VERDICT).await
             }
             Err(reason) => {
                 let arguments = [switch.nonce.as_str(), reason.as_str()];
-                self.ask_switch("reject the switch", &switch.id, "reject", &arguments, ANSWER).await
+                self.ask_switch("reject the switch", &switch.id, "reject", &arguments, VERDICT).await
             }
         };
-        if let Err(error) = said {
+        if let Err(error) = &said {
             // The node waits until its own deadline; the next round of `follow` tries again or reads the outcome.
-            tracing::warn!(node = %self.name, id = %switch.id, error = &error as &dyn std::error::Error, "verdict not delivered");
+            tracing::warn!(node = %self.name, id = %switch.id, error = error as &dyn std::error::Error, "verdict not delivered");
         }
+        said.is_ok()
     }
 }
 
@@ -288,6 +331,12 @@ fn deadlines(text: &str) -> Option<Deadlines> {
     let mut numbers = text.split(' ').map(|number| number.parse().ok().map(Duration::from_secs));
     let mut next = || numbers.next().flatten();
     Some(Deadlines { switch: next()?, contact: next()?, health: next()? })
+}
+
+/// A node that answers ends its switch within this: test, contact, health, commit, and a rollback that is tried twice and
+/// waits for contact; all of it once more where its watcher is killed.
+fn longest(deadlines: Deadlines) -> Duration {
+    (deadlines.switch * 6 + deadlines.contact * 2 + deadlines.health + Duration::from_secs(400)) * 2
 }
 
 /// The last answer of a node in the middle of a switch.

@@ -95,10 +95,4 @@ impl Node {
             .filter_map(|line| line.trim().parse().ok())
             .collect())
     }
-
-    /// The escalation, without opening a connection where it is already known.
-    pub(super) async fn known_escalation(&self) -> Vec<String> {
-        // Without any connection the command is tried as the login user: the node then says what is missing.
-        self.link.escalation().await.unwrap_or_default()
-    }
 }

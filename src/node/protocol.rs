@@ -15,7 +15,9 @@ const JOURNAL: &str = "/var/lib/driftless-node/switches";
 const SAVE: &str = r#"umask 077
 mkdir -p /run/driftless-node && chmod 0755 /run/driftless-node || exit 73
 f=/run/driftless-node/start-$3.sh
-cat >"$f" && exec sh "$f" "$@""#;
+cat >"$f" && exec sh "$f" "$@"
+rm -f "$f"
+exit 73"#;
 
 /// Hands the login's own SSH_CONNECTION on, before an escalation drops it from the environment.
 const WITH_CONNECTION: &str = r#"exec "$@" "${SSH_CONNECTION-}""#;
@@ -91,8 +93,7 @@ impl Node {
         let attempt = "make contact";
         let frame = random_hex();
         let mut words = ["sh", "-c", WITH_CONNECTION, "sh"].map(str::to_owned).to_vec();
-        // Known since `start`; asking again must not need the kept connection.
-        words.extend(self.known_escalation().await);
+        words.extend(self.link.escalation().await?);
         words.extend(switch_words(id, &frame, "contact"));
         words.push(nonce.to_owned());
         let line = self.line(attempt, &words)?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use openssh::Session;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 use super::{NodeError, Output, ssh_config, ssh_words};
 use crate::command::{self, CommandError};
@@ -46,15 +46,9 @@ pub struct Ssh {
     socket: PathBuf,
     connect_timeout: Duration,
     escalation: Vec<String>,
-    kept: Mutex<Option<Kept>>,
-}
-
-/// The kept connection and what was learnt when it was opened.
-#[derive(Debug, Clone)]
-struct Kept {
-    session: Arc<Session>,
-    /// Whom we log in as.
-    user: String,
+    kept: Mutex<Option<Arc<Session>>>,
+    /// Whom we log in as, once ssh was asked.
+    user: OnceCell<String>,
 }
 
 impl Link {
@@ -83,6 +77,7 @@ impl Link {
             connect_timeout: ssh.connect_timeout,
             escalation: spec.privilege_escalation_command.clone(),
             kept: Mutex::new(None),
+            user: OnceCell::new(),
         })))
     }
 
@@ -147,7 +142,7 @@ impl Link {
         }
     }
 
-    /// What goes before a command that needs root on the node; connects to find out who we are there.
+    /// What goes before a command that needs root on the node. Connects to nothing: contact asks for it, too.
     pub async fn escalation(&self) -> Result<Vec<String>, NodeError> {
         match self {
             Self::Local { escalation } => {
@@ -156,8 +151,8 @@ impl Link {
                 Ok(if root { Vec::new() } else { escalation.clone() })
             }
             Self::Ssh(ssh) => {
-                let kept = ssh.kept().await?;
-                Ok(if kept.user == "root" { Vec::new() } else { ssh.escalation.clone() })
+                let user = ssh.user.get_or_try_init(|| ssh.ask_user()).await?;
+                Ok(if user == "root" { Vec::new() } else { ssh.escalation.clone() })
             }
         }
     }
@@ -203,11 +198,11 @@ impl Ssh {
 
     async fn shell(&self, attempt: &'static str, line: &str, input: &[u8]) -> Result<Output, NodeError> {
         let kept = self.kept().await?;
-        match converse(&kept.session, line, input).await {
+        match converse(&kept, line, input).await {
             Ok(output) => Ok(output),
             Err(source) => {
                 let mut slot = self.kept.lock().await;
-                if slot.as_ref().is_some_and(|now| Arc::ptr_eq(&now.session, &kept.session)) {
+                if slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, &kept)) {
                     *slot = None;
                     self.stop_master().await;
                 }
@@ -217,7 +212,7 @@ impl Ssh {
     }
 
     /// The kept connection; opened where there is none. A living one that an earlier controller left is taken over.
-    async fn kept(&self) -> Result<Kept, NodeError> {
+    async fn kept(&self) -> Result<Arc<Session>, NodeError> {
         let mut slot = self.kept.lock().await;
         if let Some(kept) = slot.as_ref() {
             return Ok(kept.clone());
@@ -237,18 +232,17 @@ impl Ssh {
         Ok(kept)
     }
 
-    async fn resume(&self) -> Option<Kept> {
+    async fn resume(&self) -> Option<Arc<Session>> {
         if !self.socket.exists() {
             return None;
         }
         let session = Session::resume_mux(self.socket.clone().into_boxed_path(), None);
         session.check().await.ok()?;
-        let user = self.user().await.ok()?;
-        Some(Kept { session: Arc::new(session), user })
+        Some(Arc::new(session))
     }
 
     /// Whom ssh would log in as, by its own account: the user's configuration may say so.
-    async fn user(&self) -> Result<String, NodeError> {
+    async fn ask_user(&self) -> Result<String, NodeError> {
         let mut command = self.command();
         command.args(["-G", "--", &self.host]);
         let finished = command::run(command, LOGIN).await.map_err(|source| NodeError::Command {
@@ -310,12 +304,17 @@ async fn converse(session: &Session, line: &str, input: &[u8]) -> Result<Output,
         .stderr(openssh::Stdio::piped())
         .spawn()
         .await?;
-    if let Some(mut stdin) = child.stdin().take() {
-        // A command that ends without reading all of its input says so by its exit code.
-        let _ = stdin.write_all(input).await;
-        let _ = stdin.shutdown().await;
-    }
-    let output = child.wait_with_output().await?;
+    let stdin = child.stdin().take();
+    let feed = async {
+        if let Some(mut stdin) = stdin {
+            // A command that ends without reading all of its input says so by its exit code.
+            let _ = stdin.write_all(input).await;
+            let _ = stdin.shutdown().await;
+        }
+    };
+    // Side by side: who answers while it still reads would wait for us, and we for it.
+    let ((), output) = tokio::join!(feed, child.wait_with_output());
+    let output = output?;
     Ok(Output { code: output.status.code().unwrap_or(255), stdout: output.stdout, stderr: output.stderr })
 }
 
@@ -338,10 +337,16 @@ async fn local(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = command.spawn().map_err(io)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        let _ = stdin.write_all(input).await;
-    }
-    let output = tokio::time::timeout(deadline, child.wait_with_output())
+    let stdin = child.stdin.take();
+    let conversation = async {
+        let feed = async {
+            if let Some(mut stdin) = stdin {
+                let _ = stdin.write_all(input).await;
+            }
+        };
+        tokio::join!(feed, child.wait_with_output()).1
+    };
+    let output = tokio::time::timeout(deadline, conversation)
         .await
         .map_err(|_| NodeError::Deadline { node: node.clone(), attempt, seconds: deadline.as_secs() })?
         .map_err(io)?;

@@ -57,13 +57,16 @@ put() { # FILE TEXT: whole or not at all
 # One finished file is linked into place: of all who try, exactly one wins. Prints what stands there afterwards.
 claim() { # FILE TEXT -> VALUE
   claim_file=$1.$$
-  printf '%s\n' "$2" >"$claim_file" || return 1
-  ln "$claim_file" "$1" 2>/dev/null
+  printf '%s\n' "$2" 2>/dev/null >"$claim_file" && ln "$claim_file" "$1" 2>/dev/null
   rm -f "$claim_file"
   read_file "$1"
 }
 
-one_line() { printf '%s' "$*" | tr '\n\t' '  ' | cut -c 1-500; }
+one_line() { printf '%s' "$*" | tr '\n\t' '  '; }
+short() { one_line "$*" | cut -c 1-500; }
+
+# Each question to systemd has a deadline, and none of them inherits the lock.
+system_ctl() { timeout -k 5 "${PATIENCE:-30}" systemctl "$@" </dev/null 9>&-; }
 
 is_id() {
   case $1 in
@@ -81,10 +84,13 @@ is_store_path() {
 }
 
 running() { readlink -f /run/current-system; }
-boot_default() { readlink -f "$PROFILE"; }
+boot_default() { # nothing where there is no such profile
+  default=$(readlink -f "$PROFILE")
+  if is_store_path "$default"; then printf '%s' "$default"; fi
+}
 
 failed_units() {
-  systemctl list-units --state=failed --plain --no-legend --no-pager --full 2>/dev/null </dev/null |
+  system_ctl list-units --state=failed --plain --no-legend --no-pager --full 2>/dev/null |
     while read -r unit _; do
       case $unit in driftless-*) ;; ?*) printf '%s\n' "$unit" ;; esac
     done
@@ -99,30 +105,40 @@ boot_id() { read_file /proc/sys/kernel/random/boot_id && printf '%s' "$VALUE"; }
 write_summary() {
   summary=$ID$TAB$SYSTEM$TAB$PREVIOUS$TAB$PHASE$TAB${OUTCOME:--}$TAB${CAUSE:--}$TAB$STARTED$TAB${FINISHED:--}
   summary=$summary$TAB${REVISION:--}$TAB${ASKER:--}$TAB$BOOT$TAB${DETAIL:--}
-  put "$LIVE/$ID/summary" "$summary"
+  # Where it cannot be written, an old one must not stand there as the truth.
+  put "$LIVE/$ID/summary" "$summary" || rm -f "$LIVE/$ID/summary"
   put "$ENTRY/summary" "$summary" && sync "$ENTRY/summary" 2>/dev/null
   return 0
 }
 
-note() { printf '%s driftless: %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" >>"$ENTRY/log" 2>/dev/null || :; }
+# The log grows on /run: /var may be full or turn read-only in the middle, and switch-to-configuration dies of an output
+# that it cannot write. Each phase keeps what there is.
+note() { printf '%s driftless: %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" 2>/dev/null >>"$LOG" || :; }
+
+keep_log() {
+  if cp "$LOG" "$ENTRY/log.new" 2>/dev/null && mv -f "$ENTRY/log.new" "$ENTRY/log"; then return 0; fi
+  rm -f "$ENTRY/log.new" 2>/dev/null
+}
 
 enter() { # PHASE
   PHASE=$1
   put "$LIVE/$ID/phase" "$PHASE"
   write_summary
   note "phase $PHASE"
+  keep_log
 }
 
 finish() { # OUTCOME CAUSE DETAIL
   OUTCOME=$1
   CAUSE=$2
-  DETAIL=$(one_line "$3")
+  DETAIL=$(short "$3")
   FINISHED=$(date +%s)
   PHASE=finished
   note "$OUTCOME${CAUSE:+ ($CAUSE)}${DETAIL:+: $DETAIL}"
   write_summary
+  keep_log
   put "$LIVE/$ID/phase" finished
-  rm -rf "${ROOTS:?}/$ID"
+  rm -rf "${ROOTS:?}/$ID" "$LIVE/$ID/reserve"
   forget_old
 }
 
@@ -144,6 +160,7 @@ forget_old() {
 load() { # ID: sets what `start` was given and what `run` recorded
   ID=$1
   ENTRY=$JOURNAL/$ID
+  LOG=$LIVE/$ID/log
   SYSTEM='' PREVIOUS='' PROFILE_BEFORE='' NONCE='' EXPECTED='' GOAL=switch REVISION='' ASKER='' SSH_FROM='' LAST_RESORT=reboot
   SWITCH_TIMEOUT=300 CONTACT_TIMEOUT=60 HEALTH_TIMEOUT=60 IGNORE_FAILED=no IGNORE_UNITS='' LISTENED=no ROUTED=no LOADER_TOLD=no
   STARTED=0 BOOT='' OUTCOME='' CAUSE='' DETAIL='' FINISHED='' PHASE=checking SSH_UNITS='' CHECKS=''
@@ -237,57 +254,73 @@ routed() {
 # --- switch-to-configuration ----------------------------------------------------------------------------------------
 
 # Runs it in a unit of its own, so that a deadline ends all its descendants: what is left behind would keep its lock and
-# block the rollback. Sets RC: its exit code, or "deadline", or "killed".
+# block the rollback. Sets RC: its exit code, or "deadline", "killed" or "unstarted".
 STC=0
+# Written in place: the page is there already where /run is full by then.
 # shellcheck disable=SC2016 # expanded by the inner shell
-STC_SCRIPT='"$1" "$2"; echo "$?" >"$3.new" && mv -f "$3.new" "$3"'
+STC_SCRIPT='"$1" "$2"; echo "$?" 1<>"$3"'
 stc() { # SYSTEM ACTION
   STC=$((STC + 1))
   # The watcher and a `resume` after its death must not use one unit name.
   unit=driftless-stc-$ID-$$-$STC
-  code=$LIVE/$ID/stc-$$-$STC
+  code=$LIVE/$ID/code-$$
   note "$1/bin/switch-to-configuration $2"
+  # A shell of the previous system: /bin/sh is what the new system made of it.
+  shell=$PREVIOUS/sw/bin/sh
+  [ -x "$shell" ] || shell=/bin/sh
+  RC=unstarted
+  printf 'pending\n' 1<>"$code"
   # The lock's descriptor is closed: a daemon that activation leaves behind must not hold our lock.
-  if ! systemd-run --quiet --collect --no-ask-password --service-type=exec --unit="$unit" \
+  # A systemd that re-executes itself may start the unit and not say so: what runs or has answered counts.
+  if ! timeout -k 5 60 systemd-run --quiet --collect --no-ask-password --service-type=exec --unit="$unit" \
     -p KillMode=control-group -p "RuntimeMaxSec=$SWITCH_TIMEOUT" -p TimeoutStopSec=5 \
-    -p "StandardOutput=append:$ENTRY/log" -p "StandardError=append:$ENTRY/log" \
+    -p "StandardOutput=append:$LOG" -p "StandardError=append:$LOG" \
     --setenv="PATH=$PATH" --setenv=LC_ALL=C ${NO_CHECK:+--setenv=NIXOS_NO_CHECK=1} \
-    /bin/sh -c "$STC_SCRIPT" sh "$1/bin/switch-to-configuration" "$2" "$code" </dev/null >>"$ENTRY/log" 2>&1 9>&-; then
-    RC=unstarted
+    "$shell" -c "$STC_SCRIPT" sh "$1/bin/switch-to-configuration" "$2" "$code" </dev/null >>"$LOG" 2>&1 9>&- &&
+    ! stc_answered && ! system_ctl --quiet is-active "$unit" 2>/dev/null; then
     return
   fi
+  stc_wait
+  # What the main program left running (it may hold the lock of switch-to-configuration) ends with its unit.
+  system_ctl stop "$unit" >/dev/null 2>&1
+  note "switch-to-configuration $2: $RC"
+}
+
+stc_answered() { read_file "$code" && [ "$VALUE" != pending ]; }
+
+stc_wait() {
   now
   stc_began=$NOW
   stc_checked=$NOW
-  while [ ! -e "$code" ]; do
+  while ! stc_answered; do
     now
     if [ $((NOW - stc_began)) -gt $((SWITCH_TIMEOUT + 15)) ]; then
-      systemctl kill --signal=KILL "$unit" </dev/null >/dev/null 2>&1
+      system_ctl kill --signal=KILL "$unit" >/dev/null 2>&1
       break
     fi
     if [ "$NOW" -ne "$stc_checked" ]; then
       stc_checked=$NOW
       # While systemd re-executes itself it answers nothing; only a clear word counts.
-      case $(systemctl show --property=ActiveState "$unit" 2>/dev/null </dev/null) in
+      case $(system_ctl show --property=ActiveState "$unit" 2>/dev/null) in
         ActiveState=inactive | ActiveState=failed) break ;;
       esac
     fi
     sleep 0.1
   done
-  if read_file "$code"; then
+  if stc_answered; then
     RC=$VALUE
+    # 128 and a signal's number: the kernel or a person ended it, it did not say that it failed.
+    if [ "$RC" -gt 128 ] && [ "$RC" -lt 193 ]; then RC=killed; fi
   elif [ $((NOW - stc_began)) -ge "$SWITCH_TIMEOUT" ]; then
     RC=deadline
   else
     RC=killed
   fi
-  # What the main program left running (it may hold the lock of switch-to-configuration) ends with its unit.
-  systemctl stop "$unit" </dev/null >/dev/null 2>&1
-  rm -f "$code"
-  note "switch-to-configuration $2: $RC"
 }
 
 new_failed_units() {
+  # IGNORE_UNITS are patterns of units, not of files.
+  set -f
   failed_units | while read -r unit; do
     case " $FAILED_BEFORE " in *" $unit "*) continue ;; esac
     for pattern in $IGNORE_UNITS; do
@@ -296,6 +329,7 @@ new_failed_units() {
     done
     printf '%s ' "$unit"
   done
+  set +f
 }
 
 # --- the phases -----------------------------------------------------------------------------------------------------
@@ -315,7 +349,7 @@ record_found() {
   routed && ROUTED=yes
   boots "$PROFILE_BEFORE" && LOADER_TOLD=yes
   for unit in sshd.socket ssh.socket sshd.service ssh.service; do
-    systemctl --quiet is-active "$unit" </dev/null && SSH_UNITS="$SSH_UNITS$unit "
+    system_ctl --quiet is-active "$unit" && SSH_UNITS="$SSH_UNITS$unit "
   done
   put "$ENTRY/found" "previous $PREVIOUS
 profile-before $PROFILE_BEFORE
@@ -325,6 +359,8 @@ loader-told $LOADER_TOLD
 ssh-units $SSH_UNITS
 started $STARTED
 boot $BOOT" || return 1
+  # Given back for the rollback: a unit cannot be started on a full /run.
+  head -c 262144 /dev/zero >"$LIVE/$ID/reserve" || return 1
   put "$ENTRY/failed-before" "$FAILED_BEFORE"
 }
 
@@ -350,6 +386,8 @@ run() {
   record_found || refuse journal "$ENTRY"
   root_systems || refuse root "$ROOTS"
   put "$LIVE/owner" "$ID" || refuse journal "$LIVE"
+  # `start` may have given us up meanwhile; then it has said so, and nothing may happen any more.
+  claim "$LIVE/$ID/fate" run && [ "$VALUE" = run ] || exit 75
   enter checking
   systemd-notify --ready || note "systemd-notify failed"
   # Each phase that ends the switch ends the process.
@@ -359,6 +397,7 @@ run() {
   await_contact
   await_verdict
   if [ "$GOAL" = test ]; then
+    still_ours
     finish succeeded '' 'goal test: profile and boot loader are as before'
   else
     commit
@@ -392,18 +431,20 @@ activate() {
     100) untouched needs-reboot 'switch-to-configuration: a reboot is needed (exit 100)' ;;
     11) untouched busy "the lock of switch-to-configuration is taken" ;;
     deadline) roll_back deadline "switch-to-configuration test did not end within $SWITCH_TIMEOUT s" ;;
-    killed | unstarted) roll_back killed "switch-to-configuration test was killed" ;;
+    killed) roll_back killed "switch-to-configuration test was killed; $(last_words)" ;;
+    unstarted) untouched killed "switch-to-configuration test could not be started; $(last_words)" ;;
     *)
-      if log_says 'could not acquire lock'; then untouched busy 'the lock of switch-to-configuration is taken'; fi
-      if log_says 'pre-switch checks failed'; then untouched check "$(last_words)"; fi
+      # Since nixpkgs 24.11 both end with 1, which says many things; before it does anything in all cases.
+      if [ "$RC" = 1 ] && log_says 'could not acquire lock'; then untouched busy 'the lock of switch-to-configuration is taken'; fi
+      if [ "$RC" = 1 ] && log_says 'pre-switch checks failed'; then untouched check "$(last_words)"; fi
       roll_back activation "switch-to-configuration test: exit code $RC; $(last_words)"
       ;;
   esac
   exit 0
 }
 
-log_says() { tail -n 30 "$ENTRY/log" 2>/dev/null | grep -qi "$1"; }
-last_words() { grep -v ' driftless: ' "$ENTRY/log" 2>/dev/null | tail -n 3; }
+log_says() { tail -n 30 "$LOG" 2>/dev/null | grep -qi "$1"; }
+last_words() { grep -v ' driftless: ' "$LOG" 2>/dev/null | tail -n 3; }
 
 # Nothing was activated: there is nothing to undo, unless it was after all.
 untouched() { # CAUSE DETAIL
@@ -452,7 +493,7 @@ await_verdict() {
 set_profile() { # SYSTEM
   note "nix-env --set $1"
   HOME=${HOME:-/root} timeout -k 5 120 nix-env --profile "$PROFILE" --set "$1" \
-    </dev/null >>"$ENTRY/log" 2>&1 9>&- && [ "$(boot_default)" = "$1" ]
+    </dev/null >>"$LOG" 2>&1 9>&- && [ "$(boot_default)" = "$1" ]
 }
 
 # Whether the boot loader's default entry starts SYSTEM. A loader that cannot be read is believed.
@@ -464,26 +505,37 @@ boots() { # SYSTEM
       [ "$key" = default ] && default=$value
     done <"$esp/loader/loader.conf"
     [ -n "$default" ] || return 0
-    # The default may be a pattern (loader.conf(5)).
-    for file in "$esp"/loader/entries/$default "$esp"/loader/entries/$default.conf; do
-      [ -r "$file" ] && grep -q "init=$1/init" "$file" && return 0
+    entries=no
+    for place in /boot /efi /boot/efi; do
+      # The default may be a pattern (loader.conf(5)), and the entries may be on another partition than it.
+      for file in "$place"/loader/entries/$default "$place"/loader/entries/$default.conf; do
+        [ -r "$file" ] && grep -qF "init=$1/init" "$file" && return 0
+      done
+      for file in "$place"/loader/entries/*.conf; do [ -e "$file" ] && entries=yes; done
     done
-    return 1
+    # Unified kernel images (lanzaboote) have no entry files: nothing to read.
+    [ "$entries" = no ]
+    return
   done
   if [ -r /boot/grub/grub.cfg ]; then
-    grep -q "$1/init" /boot/grub/grub.cfg
+    # NixOS writes its default first, then all the older generations.
+    [ "$(grep -m 1 -o 'init=[^ ]*' /boot/grub/grub.cfg)" = "init=$1/init" ]
     return
   fi
   return 0
 }
 
+# Somebody else's switch meanwhile is not ours to prove.
+still_ours() {
+  [ "$(running)" = "$SYSTEM" ] && return
+  finish interfered foreign "$(running) runs, not $SYSTEM"
+  exit 0
+}
+
 commit() {
-  if [ "$GOAL" = switch ] && [ "$(running)" != "$SYSTEM" ]; then
-    finish interfered foreign "$(running) runs, not $SYSTEM"
-    exit 0
-  fi
+  if [ "$GOAL" = switch ]; then still_ours; fi
   enter committing
-  said="nix-env could not set the profile; $(last_words)"
+  said='nix-env could not set the profile'
   if set_profile "$SYSTEM"; then
     stc "$SYSTEM" boot
     # Files of a loader that is no longer the machine's (a former systemd-boot) did not tell the truth before either.
@@ -494,6 +546,7 @@ commit() {
     said="switch-to-configuration boot: $RC; $(last_words)"
     [ "$RC" = 0 ] && said="the boot loader's default entry is not $SYSTEM"
   fi
+  [ "$(boot_default)" = "$SYSTEM" ] || said="$said; $(last_words)"
   note "commit failed: $said"
   restore_profile || said="$said; and the profile could not be restored"
   if [ "$GOAL" = boot ]; then
@@ -517,18 +570,23 @@ restore_profile() {
 roll_back() { # CAUSE DETAIL
   case $(running) in
     "$SYSTEM" | "$PREVIOUS") ;;
-    *)
+    /nix/store/*)
       finish interfered foreign "$(running) runs; nothing was touched. First: $2"
       return
       ;;
+    *) note 'no system is the current one' ;;
   esac
   CAUSE=$1
-  DETAIL=$(one_line "$2")
+  DETAIL=$(short "$2")
+  rm -f "$LIVE/$ID/reserve"
   enter rolling-back
   # The previous system ran here a moment ago: its own checks have no say in getting back to it.
   NO_CHECK=1
-  reactivate || reactivate || { finish rollback-failed "$1" "$2; re-activating $PREVIOUS: $RC; $(last_words)"; return; }
-  repair_contact "$1" "$2"
+  if reactivate || { sleep 1 && reactivate; }; then
+    repair_contact "${AFTER_ROLLBACK:-rolled-back}" "$1" "$2"
+  else
+    repair_contact rollback-failed "$1" "$2; re-activating $PREVIOUS: $RC; $(last_words)"
+  fi
 }
 
 reactivate() {
@@ -546,11 +604,11 @@ lost_contact() {
 }
 
 # The machine is rebooted only when the way in is visibly gone, nobody gets in, and it would boot the previous system.
-repair_contact() { # CAUSE DETAIL
+repair_contact() { # OUTCOME CAUSE DETAIL
   if [ "$LISTENED" = yes ] && ! listens; then
     for unit in $SSH_UNITS; do
       note "restarting $unit"
-      systemctl restart "$unit" </dev/null >>"$ENTRY/log" 2>&1
+      PATIENCE=60 system_ctl restart "$unit" >>"$LOG" 2>&1
     done
     # A daemon may take a moment to listen.
     for _ in 1 2 3 4 5 6 7 8 9 10; do
@@ -558,34 +616,42 @@ repair_contact() { # CAUSE DETAIL
       sleep 0.5
     done
   fi
-  if ! lost_contact; then
-    finish "${AFTER_ROLLBACK:-rolled-back}" "$1" "$2"
+  if lost_contact; then
+    rm -f "$LIVE/$ID/contact"
+    put "$LIVE/$ID/phase" recontact
+    await "$LIVE/$ID/contact" "$CONTACT_TIMEOUT"
+    if [ "$VALUE" != made ]; then
+      last_resort "$@"
+      return
+    fi
+  fi
+  finish "$@"
+}
+
+last_resort() { # OUTCOME CAUSE DETAIL
+  shut='the way in stayed shut after the rollback'
+  if [ "$LAST_RESORT" != reboot ] || [ "$(boot_default)" != "$PREVIOUS" ] || ! boots "$PREVIOUS"; then
+    finish rollback-failed "$2" "$shut, and a reboot is not allowed or would not boot $PREVIOUS; $3"
     return
   fi
-  rm -f "$LIVE/$ID/contact"
-  put "$LIVE/$ID/phase" recontact
-  await "$LIVE/$ID/contact" "$CONTACT_TIMEOUT"
-  if [ "$VALUE" = made ]; then
-    finish "${AFTER_ROLLBACK:-rolled-back}" "$1" "$2"
-  elif [ "$LAST_RESORT" = reboot ] && [ "$(boot_default)" = "$PREVIOUS" ] && boots "$PREVIOUS"; then
-    finish "${AFTER_ROLLBACK:-rolled-back}" "$1" "$2; the way in stayed shut after the rollback: rebooting into $PREVIOUS"
-    sync
-    systemctl reboot </dev/null >>"$ENTRY/log" 2>&1 ||
-      finish rollback-failed "$1" "$2; re-activated, but the way in stayed shut and the reboot failed"
-  else
-    finish rollback-failed "$1" "$2; re-activated, but the way in stayed shut and a reboot is not allowed or would not boot it"
-  fi
+  # The reboot is what puts the previous system back, whatever its re-activation said.
+  finish "${AFTER_ROLLBACK:-rolled-back}" "$2" "$shut: rebooting into $PREVIOUS; $3"
+  sync
+  system_ctl reboot >>"$LOG" 2>&1 || system_ctl reboot --force >>"$LOG" 2>&1 ||
+    finish rollback-failed "$2" "$shut, and the reboot failed; $3"
 }
 
 # Called by systemd whenever the watcher's unit has ended, however it ended.
 resume() {
   [ -r "$LIVE/$ID/summary" ] || exit 0
   [ "$PHASE" = finished ] && exit 0
-  [ "$(systemctl is-system-running 2>/dev/null </dev/null)" = stopping ] && exit 0
+  [ "$(system_ctl is-system-running 2>/dev/null)" = stopping ] && exit 0
   take_lock 60 || exit 0
   read_file "$LIVE/owner" && [ "$VALUE" = "$ID" ] || exit 0
   read_file "$ENTRY/failed-before" && FAILED_BEFORE=$VALUE
   note "the watcher ended in phase $PHASE"
+  # What it had started still runs, and holds the lock of switch-to-configuration.
+  system_ctl stop "driftless-stc-$ID-*" >>"$LOG" 2>&1
   if [ "$PHASE" = committing ]; then
     if [ "$GOAL" = boot ] || [ "$(running)" = "$SYSTEM" ]; then commit; fi
     restore_profile || note 'the profile could not be restored'
@@ -628,21 +694,30 @@ verb_observe() { # [nix]
 }
 
 observe_journal() {
-  held=no
-  # Unprivileged, and without waiting: a held lock is a living switch.
-  if [ -r "$LOCK" ] && ! flock -n -s "$LOCK" true </dev/null; then held=yes; fi
-  this_boot=$(boot_id)
   for dir in "$JOURNAL"/*/; do
-    id=${dir%/}
-    id=${id##*/}
-    read_file "$LIVE/$id/summary" || read_file "$dir/summary" || continue
-    forgiven=no
-    [ -e "$dir/forgiven" ] && forgiven=yes
-    owner=no
-    summary=$VALUE
-    read_file "$LIVE/owner" && [ "$VALUE" = "$id" ] && owner=$held
-    reply "entry $summary$TAB$this_boot$TAB$owner$TAB$forgiven"
+    ID=${dir%/}
+    ID=${ID##*/}
+    ENTRY=$JOURNAL/$ID
+    reply_entry
   done
+}
+
+# Unprivileged, and without waiting: a held lock is a living switch.
+alive() {
+  read_file "$LIVE/owner" && [ "$VALUE" = "$ID" ] && [ -r "$LOCK" ] && ! flock -n -s "$LOCK" true </dev/null
+}
+
+read_summary() { read_file "$LIVE/$ID/summary" || read_file "$ENTRY/summary"; }
+
+reply_entry() {
+  read_summary || return 1
+  held=no
+  alive && held=yes
+  # Read again: it may have ended in between, and a switch that has ended well must not look like one that died.
+  read_summary || return 1
+  forgiven=no
+  [ -e "$ENTRY/forgiven" ] && forgiven=yes
+  reply "entry $VALUE$TAB$(boot_id)$TAB$held$TAB$forgiven"
 }
 
 # Roots the system before it is copied: a collection between copy and switch must not take it.
@@ -670,9 +745,10 @@ verb_start() { # ID SYSTEM KEY=VALUE...
   fi
   mkdir -p "$JOURNAL" "$LIVE" || { reply "refused journal $JOURNAL"; return; }
   # Who else may read: outcomes are for everybody, orders (nonce) and logs are not.
-  if ! mkdir "$ENTRY" 2>/dev/null; then reply 'refused exists'; return; fi
-  if ! { mkdir -p "$LIVE/$ID" && cp "$0" "$ENTRY/switch.sh" && : >"$ENTRY/log" && : >"$ENTRY/order" &&
-    chmod 0600 "$ENTRY/log" "$ENTRY/order" && chmod 0700 "$ENTRY/switch.sh"; }; then
+  if [ -e "$ENTRY" ]; then reply 'refused exists'; return; fi
+  if ! mkdir "$ENTRY" 2>/dev/null; then reply "refused journal $ENTRY cannot be written"; return; fi
+  if ! { mkdir -p "$LIVE/$ID" && cp "$0" "$ENTRY/switch.sh" && : >"$LIVE/$ID/log" && : >"$ENTRY/order" &&
+    chmod 0600 "$LIVE/$ID/log" "$ENTRY/order" && chmod 0700 "$ENTRY/switch.sh"; }; then
     rm -rf "${ENTRY:?}" "${LIVE:?}/$ID"
     reply "refused journal $ENTRY"
     return
@@ -681,39 +757,29 @@ verb_start() { # ID SYSTEM KEY=VALUE...
     printf 'system %s\n' "$SYSTEM"
     for pair in "$@"; do printf '%s %s\n' "${pair%%=*}" "$(one_line "${pair#*=}")"; done
   } >"$ENTRY/order"
-  rm -f "$0"
   load "$ID" || { reply "refused journal $ENTRY"; return; }
   start_unit
 }
 
 start_unit() {
   # Long enough for a rollback by ExecStopPost: two activations, a contact, and some air.
-  stop_timeout=$((SWITCH_TIMEOUT * 3 + CONTACT_TIMEOUT + 180))
-  said=$(systemd-run --quiet --collect --no-ask-password --service-type=notify --unit="driftless-switch-$ID" \
+  stop_timeout=$((SWITCH_TIMEOUT * 5 + CONTACT_TIMEOUT + 400))
+  # Its shell must be there when the new system has broken /bin/sh.
+  shell=$(readlink -f /run/current-system/sw/bin/sh)
+  [ -x "$shell" ] || shell=/bin/sh
+  said=$(timeout -k 5 80 systemd-run --quiet --collect --no-ask-password --service-type=notify --unit="driftless-switch-$ID" \
     -p NotifyAccess=all -p OOMPolicy=continue -p OOMScoreAdjust=-900 -p TimeoutStartSec=60 \
-    -p "TimeoutStopSec=$stop_timeout" -p "ExecStopPost=/bin/sh $ENTRY/switch.sh - resume $ID" \
-    /bin/sh "$ENTRY/switch.sh" - run "$ID" 2>&1 </dev/null)
-  if [ -r "$LIVE/$ID/summary" ]; then
-    reply "started $ID"
-  elif read_file "$LIVE/$ID/refusal"; then
+    -p "TimeoutStopSec=$stop_timeout" -p "ExecStopPost=$shell $ENTRY/switch.sh - resume $ID" \
+    "$shell" "$ENTRY/switch.sh" - run "$ID" 2>&1 </dev/null)
+  if read_file "$LIVE/$ID/refusal"; then
     reply "refused $VALUE"
     rm -rf "${ENTRY:?}" "${LIVE:?}/$ID"
+  elif claim "$LIVE/$ID/fate" given-up && [ "$VALUE" = run ]; then
+    # Also where systemd did not get to say so: a unit that has begun goes on.
+    reply "started $ID"
   else
-    reply "refused unit $(one_line "$said")"
+    reply "refused unit $(short "$said")"
     rm -rf "${ENTRY:?}" "${LIVE:?}/$ID"
-  fi
-}
-
-reply_entry() {
-  if read_file "$LIVE/$ID/summary" || read_file "$ENTRY/summary"; then
-    summary=$VALUE
-    held=no
-    if ! flock -n -s "$LOCK" true </dev/null && read_file "$LIVE/owner" && [ "$VALUE" = "$ID" ]; then held=yes; fi
-    forgiven=no
-    [ -e "$ENTRY/forgiven" ] && forgiven=yes
-    reply "entry $summary$TAB$(boot_id)$TAB$held$TAB$forgiven"
-  else
-    reply 'error no-entry'
   fi
 }
 
@@ -729,7 +795,14 @@ verb_attach() { # ID SEEN SECONDS
   reply "nonce $NONCE"
   reply "deadlines $SWITCH_TIMEOUT $CONTACT_TIMEOUT $HEALTH_TIMEOUT"
   [ -n "$CHECKS" ] && reply "checks $CHECKS"
-  reply_entry
+  # Between the death of a watcher and its successor nobody holds the lock for a moment.
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    [ "$VALUE" = finished ] && break
+    alive && break
+    sleep 0.2
+    read_file "$LIVE/$ID/phase" || break
+  done
+  reply_entry || reply 'error no-entry'
 }
 
 # contact, accept and reject touch files only: a sick D-Bus cannot keep anyone from proving that the node is well.
@@ -751,19 +824,20 @@ verb_accept() { # ID NONCE
 
 verb_reject() { # ID NONCE REASON
   [ "$2" = "$NONCE" ] || { reply 'refused nonce'; return; }
-  if claim "$LIVE/$ID/verdict" "reject $(one_line "$3")"; then reply "verdict $VALUE"; else reply 'error claim'; fi
+  if claim "$LIVE/$ID/verdict" "reject $(short "$3")"; then reply "verdict $VALUE"; else reply 'error claim'; fi
 }
 
 verb_log() { # ID
-  [ -r "$ENTRY/log" ] || { reply 'error no-entry'; return; }
-  tail -c 200000 "$ENTRY/log" | while IFS= read -r line || [ -n "$line" ]; do reply "log $line"; done
+  [ -r "$LOG" ] || LOG=$ENTRY/log
+  [ -r "$LOG" ] || { reply 'error no-entry'; return; }
+  tail -c 200000 "$LOG" | while IFS= read -r line || [ -n "$line" ]; do reply "log $line"; done
 }
 
 # A person deployed by hand: the controller keeps off until then.
 verb_pin() { # BY UNTIL REASON
-  mkdir -p "${PIN%/*}" && put "$PIN" "by $(one_line "$1")
-until $(one_line "$2")
-reason $(one_line "$3")" && { reply ok; return; }
+  mkdir -p "${PIN%/*}" && put "$PIN" "by $(short "$1")
+until $(short "$2")
+reason $(short "$3")" && { reply ok; return; }
   reply "error pin $PIN"
 }
 
@@ -796,12 +870,23 @@ main() {
   case $verb in
     run | resume) load "$1" && "$verb"; exit ;;
   esac
+  # On a line of its own, even where the login shell has written something without an end of line.
+  reply ''
   reply "driftless/1 $frame"
+  if [ "$verb" != observe ] && [ "$(id -u)" != 0 ]; then
+    reply "error this needs root, and $(id -un) is not; privilegeEscalationCommand says how to become it"
+    verb=none
+  fi
   case $verb in
+    none) ;;
     observe) verb_observe "$@" ;;
     prepare) verb_prepare "$@" ;;
     abandon) verb_abandon "$@" ;;
-    start) verb_start "$@" ;;
+    start)
+      verb_start "$@"
+      # The script as it came; the switch has its copy.
+      case $0 in "$LIVE"/start-*) rm -f "$0" ;; esac
+      ;;
     attach) needs_entry "$1" && verb_attach "$@" ;;
     contact) needs_entry "$1" && verb_contact "$@" ;;
     accept) needs_entry "$1" && verb_accept "$@" ;;
