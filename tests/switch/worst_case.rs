@@ -238,7 +238,7 @@ async fn a_stopped_dbus_is_started_again_by_the_rollback() {
     let system = built(&System::new("bad").fault(Fault::StopDbus));
     let node = bench.node(&system, |spec| {
         NEVER(spec);
-        spec.health_timeout = Duration::from_secs(3);
+        spec.health_timeout = Duration::from_secs(6);
     });
     let (show, _stage) = watch::channel(Stage::Preparing);
     let entry = node.deploy(&bench.nix(), &bench.order(&system, Goal::Switch), &show).await.unwrap();
@@ -265,7 +265,7 @@ async fn a_journal_that_becomes_read_only_does_not_keep_the_node_from_rolling_ba
     let system = built(&System::new("second"));
     let node = bench.node(&system, |spec| {
         NEVER(spec);
-        spec.health_timeout = Duration::from_secs(3);
+        spec.health_timeout = Duration::from_secs(6);
     });
     let ended = deploy_and(&bench, &node, &system, Phase::Health, || {
         let place = "/var/lib/driftless-node";
