@@ -29,9 +29,13 @@ impl Said {
 
     /// The reason of an evaluation error, the place where it is, no trace.
     pub(super) fn reason(&self) -> Tail {
-        let header = self.0.iter().any(|line| line.trim() == "error:");
+        // A header without a reason beside it anywhere has it below: reasons of NixOS begin with a line break.
+        let header = self.0.iter().enumerate().rfind(|(_, line)| line.trim() == "error:");
         let mut errors = self.0.iter().enumerate().filter(|(_, line)| is_error(line));
-        let first = if header { errors.next_back() } else { errors.find(|(_, line)| !line.starts_with(' ')) };
+        let first = match header {
+            Some(header) => errors.next_back().or(Some(header)),
+            None => errors.find(|(_, line)| !line.starts_with(' ')),
+        };
         let Some((at, line)) = first else { return self.end(SHOWN) };
         let indent = line.len() - line.trim_start().len();
         let reason = self
@@ -154,6 +158,14 @@ mod tests {
             "error:\n       … while calling the 'throw' builtin\n         at /t/bad.nix:1:36:\n            1| x\n\n       error: the reason\n       second line of reason",
         );
         assert_eq!(said.reason().0, ["error: the reason", "second line of reason"]);
+    }
+
+    #[test]
+    fn a_reason_that_begins_with_a_line_break_is_found_below_its_header() {
+        let said = said(
+            "warning: x\nerror: \n       Failed assertions:\n       - no root file system\n(use '--show-trace' to show detailed location information)",
+        );
+        assert_eq!(said.reason().0, ["error: ", "       Failed assertions:", "       - no root file system"]);
     }
 
     #[test]
