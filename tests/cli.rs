@@ -294,6 +294,7 @@ fn init_writes_once_and_says_what_it_found() {
     assert!(said.err.contains("neither a deployment.nix nor a flake.nix"), "{}", said.err);
     desk.deployment(&[]);
     let said = desk.say(&["init"]);
+    assert!(said.err.ends_with("`git init` first\n"), "{}", said.err);
     assert!(said.err.contains("is not in a Git repository"), "{}", said.err);
     git2::Repository::init_opts(desk.path(), git2::RepositoryInitOptions::new().initial_head("trunk"))
         .unwrap();

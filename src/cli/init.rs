@@ -105,12 +105,15 @@ struct Repository {
 
 impl Repository {
     fn of(directory: &Path) -> Result<Self> {
-        let repository = git2::Repository::discover(directory).with_context(|| {
-            format!(
+        let repository = match git2::Repository::discover(directory) {
+            Err(error) if error.code() == git2::ErrorCode::NotFound => bail!(
                 "{} is not in a Git repository; a controller follows one: `git init` first",
                 directory.display()
-            )
-        })?;
+            ),
+            found => {
+                found.with_context(|| format!("cannot open the repository of {}", directory.display()))?
+            }
+        };
         let top = repository.workdir().context("the Git repository has no work tree")?;
         let top = fs::canonicalize(top).with_context(|| format!("cannot open {}", top.display()))?;
         // HEAD of a repository without commits is still a name.
