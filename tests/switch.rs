@@ -305,7 +305,7 @@ async fn a_health_check_that_fails_rolls_back_with_its_name_and_output() {
     let check: Tune = |spec| {
         let command = "echo the shop is closed; exit 7".to_owned();
         spec.health_checks.commands = BTreeMap::from([("shop".to_owned(), command)]);
-        spec.health_timeout = Duration::from_secs(3);
+        spec.health_timeout = Duration::from_secs(8);
     };
     let (_, ended) = bench.deploy_with(&System::new("second"), check, Goal::Switch).await;
     let entry = ended.unwrap();
