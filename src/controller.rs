@@ -45,8 +45,14 @@ pub use state_lock::StateError;
 
 /// The longest sleep between two passes: the heartbeat of the loop.
 const HEARTBEAT: Duration = Duration::from_secs(10);
-/// How long a shutdown waits for switches that are running on nodes. A successor re-attaches to what is left.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(60);
+/// After a pass, so many times its own length belongs to everything else: however often it is woken, the loop takes at
+/// most a fifth of one processor, and what arrives meanwhile is read in one go.
+const REST: u32 = 4;
+/// No rest is longer.
+const LONGEST_REST: Duration = Duration::from_secs(1);
+/// How long a shutdown waits for switches that are running on nodes. A successor re-attaches to what is left. With what
+/// comes after it, less than the `TimeoutStopSec` of `deploy/driftless.service`.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(40);
 
 /// What a controller is started with.
 #[derive(Debug, Clone)]
@@ -132,6 +138,7 @@ struct Controller {
     comparisons: Comparisons,
     views: BTreeMap<NodeName, NodeView>,
     passes: u64,
+    ready: Ready,
     snapshot: watch::Sender<Arc<Snapshot>>,
 }
 
@@ -173,6 +180,7 @@ pub async fn run(
         comparisons: Comparisons::default(),
         views: BTreeMap::new(),
         passes: 0,
+        ready: Ready::Starting,
         snapshot,
         options,
     };
@@ -187,8 +195,14 @@ impl Controller {
         tracing::info!(source = %self.options.config.source.display_url(), state = %self.options.state_dir.display(), "started");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         loop {
-            let next = self.pass().await;
+            let began = Instant::now();
+            let next = self.pass();
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+            let rest = (began.elapsed() * REST).min(LONGEST_REST);
+            tokio::select! {
+                () = tokio::time::sleep(rest) => {}
+                () = shutdown.cancelled() => break,
+            }
             tokio::select! {
                 () = wake.notified() => {}
                 () = commits.notified() => self.desired.fetch_now(),
@@ -200,15 +214,15 @@ impl Controller {
         self.shut_down(wake).await;
     }
 
-    /// A person asks (SIGHUP, `driftless retry`): fetch now, and what failed on the way to a node is tried now.
+    /// A person asks (SIGHUP, `driftless retry`): fetch now, and what failed here or on the way to a node is tried now.
     fn try_now(&mut self) {
-        self.desired.fetch_now();
+        self.desired.try_now();
         self.lookout.look_now();
         self.running.forget_attempts();
     }
 
     /// One pass: read what tasks found, start what is due, plan, act, publish. Returns when to look again at the latest.
-    async fn pass(&mut self) -> Instant {
+    fn pass(&mut self) -> Instant {
         let began = Instant::now();
         while let Ok(news) = self.inbox.try_recv() {
             self.take_in(news);
@@ -217,7 +231,8 @@ impl Controller {
         next = next.min(self.desired.advance(&self.nix, &self.desk));
         let now = Timestamp::now();
         if let Some(release) = self.desired.release().cloned() {
-            self.lookout.follow(&release);
+            self.lookout.follow(&release, &self.running);
+            self.running.forget_attempts_except(&release);
             next = next.min(self.lookout.look(&self.desk, &self.running));
             let observed = self.lookout.observed(&self.running);
             let plan = crate::plan::plan(&release, &observed, now);
@@ -280,7 +295,9 @@ impl Controller {
     fn compare(&mut self) {
         for (name, view) in &mut self.views {
             let Some(pair) = compare::Pair::of(view) else { continue };
+            let answers = view.observation.as_ref().is_some_and(|seen| seen.contact.is_reachable());
             if view.packages.is_none()
+                && answers
                 && pair.running != pair.desired
                 && let Some(node) = self.lookout.node(name)
             {
@@ -295,16 +312,25 @@ impl Controller {
             [view.desired_revision.clone(), view.running_revision.clone()].into_iter().flatten()
         };
         let shown: BTreeSet<String> = self.views.values().flat_map(revisions).collect();
-        let looked = self.desired.release().is_some() && self.lookout.looked_at_all();
+        self.look_ready();
         let snapshot = Snapshot {
             version: 1,
             at: now,
             passes: self.passes,
-            ready: if looked { Ready::Ready } else { Ready::Starting },
-            source: self.desired.view(shown.iter()),
+            ready: self.ready,
+            source: self.desired.view(&shown),
             nodes: self.views.clone(),
         };
         self.snapshot.send_replace(Arc::new(snapshot));
+    }
+
+    /// Ready once means ready for good: a node that is added later makes nobody wait for this controller.
+    fn look_ready(&mut self) {
+        let whole = self.desired.asked()
+            && self.desired.release().is_some_and(|release| self.lookout.looked_at_all(release));
+        if whole {
+            self.ready = Ready::Ready;
+        }
     }
 
     /// Ends what can be ended, waits a while for what must not be, and leaves the rest to the nodes and the successor.
@@ -313,6 +339,7 @@ impl Controller {
         tracing::info!("shutting down");
         self.desired.cancel();
         self.lookout.cancel();
+        self.comparisons.cancel();
         self.running.cancel_unstarted();
         let deadline = Instant::now() + SHUTDOWN_GRACE;
         while self.running.count() > 0 {
@@ -329,6 +356,8 @@ impl Controller {
                 }
             }
         }
+        self.running.let_go();
+        self.desired.remember_all().await;
         self.lookout.close().await;
     }
 }

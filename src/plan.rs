@@ -45,6 +45,9 @@ use crate::model::store_path::StorePath;
 /// How the `asker` of every switch begins that a controller started by itself.
 pub const CONTROLLER: &str = "controller";
 
+/// The wait after a failed try to re-attach: short beside the time for which a node waits for contact.
+const ATTACH_AGAIN: Duration = Duration::from_secs(2);
+
 /// Decides the one thing to do next, or why not, for every node of the release.
 pub fn plan(release: &Release, observed: &Observed, now: Timestamp) -> Plan {
     let incomplete = target::incomplete(release);
@@ -144,7 +147,7 @@ impl<'a> Question<'a> {
         let seen = self.seen()?;
         self.right_machine(seen.state)?;
         if let Some(entry) = seen.state.live_switch() {
-            return attach(entry);
+            return self.attach(entry);
         }
         let (spec, toplevel) = self.wanted()?;
         self.differs(spec, toplevel, seen.state)?;
@@ -191,6 +194,21 @@ impl<'a> Question<'a> {
         }
         let found = state.machine_id.as_ref().map_or("none", |found| found.as_str()).to_owned();
         Err(Hold::WrongMachine { expected: expected.as_str().to_owned(), found }.into())
+    }
+
+    /// A switch that waits for a verdict does not wait for a backoff; a breath is enough to not ask without end.
+    fn attach(&self, entry: &Entry) -> Result<Action, Decision> {
+        if !entry.asker.starts_with(CONTROLLER) {
+            return Err(Hold::Busy { id: entry.id.clone(), asker: entry.asker.clone() }.into());
+        }
+        if let Some(attempt) = self.observed.attempts.get(self.name)
+            && let until = later(attempt.last, ATTACH_AGAIN)
+            && self.now < until
+        {
+            let (failures, error) = (attempt.failures, attempt.error.clone());
+            return Err(Hold::Backoff { until, failures, error }.into());
+        }
+        Ok(Action::Attach { id: entry.id.clone(), toplevel: entry.system.clone() })
     }
 
     fn wanted(&self) -> Result<(&'a NodeSpec, &'a StorePath), Decision> {
@@ -280,14 +298,6 @@ impl<'a> Question<'a> {
             return Err(Hold::HealDelay { until }.into());
         }
         Ok(())
-    }
-}
-
-fn attach(entry: &Entry) -> Result<Action, Decision> {
-    if entry.asker.starts_with(CONTROLLER) {
-        Ok(Action::Attach { id: entry.id.clone(), toplevel: entry.system.clone() })
-    } else {
-        Err(Hold::Busy { id: entry.id.clone(), asker: entry.asker.clone() }.into())
     }
 }
 

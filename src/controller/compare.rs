@@ -2,6 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Desk, News};
 use crate::model::name::NodeName;
@@ -28,25 +32,51 @@ impl Pair {
     }
 }
 
+/// Comparisons at a time: each runs a process here and one on the node, and a commit may ask for one of every node.
+const AT_A_TIME: usize = 4;
+/// A difference that could not be worked out (the node was away, its store busy) is worked out anew after this.
+const AGAIN: Duration = Duration::from_secs(300);
+
 /// Differences that are known, and those being worked out. Closures never change, so each pair is compared once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Comparisons {
-    known: BTreeMap<Pair, Option<PackageDiff>>,
-    asked: BTreeSet<Pair>,
+    known: BTreeMap<Pair, Known>,
+    /// Ended with this value: nothing is asked of a node after a shutdown.
+    asked: BTreeMap<Pair, AbortOnDropHandle<()>>,
+    places: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+enum Known {
+    Difference(PackageDiff),
+    NotSince(Instant),
+}
+
+impl Default for Comparisons {
+    fn default() -> Self {
+        let places = Arc::new(Semaphore::new(AT_A_TIME));
+        Self { known: BTreeMap::new(), asked: BTreeMap::new(), places }
+    }
 }
 
 impl Comparisons {
     /// The difference, if it is known already; otherwise it is asked for.
     pub fn of(&mut self, pair: Pair, node: &Arc<Node>, nix: &Nix, desk: &Desk) -> Option<PackageDiff> {
-        if let Some(known) = self.known.get(&pair) {
-            return known.clone();
+        match self.known.get(&pair) {
+            Some(Known::Difference(packages)) => return Some(packages.clone()),
+            Some(Known::NotSince(tried)) if tried.elapsed() < AGAIN => return None,
+            Some(Known::NotSince(_)) | None => {}
         }
-        if self.asked.insert(pair.clone()) {
+        if !self.asked.contains_key(&pair) {
             let (node, nix, desk) = (node.clone(), nix.clone(), desk.clone());
-            tokio::spawn(async move {
+            let (places, asked) = (Arc::clone(&self.places), pair.clone());
+            let task = tokio::spawn(async move {
+                // Never closed; without a place the comparison would merely be one too many.
+                let _place = places.acquire_owned().await;
                 let packages = compare(&pair, &node, &nix).await;
                 desk.hand_in(News::Compared { pair, packages });
             });
+            self.asked.insert(asked, AbortOnDropHandle::new(task));
         }
         None
     }
@@ -54,13 +84,19 @@ impl Comparisons {
     /// Takes in a difference; `None` where it could not be worked out.
     pub fn take_in(&mut self, pair: Pair, packages: Option<PackageDiff>) {
         self.asked.remove(&pair);
-        self.known.insert(pair, packages);
+        self.known.insert(pair, packages.map_or(Known::NotSince(Instant::now()), Known::Difference));
+    }
+
+    /// Ends the comparisons.
+    pub fn cancel(&mut self) {
+        self.asked.clear();
     }
 
     /// Forgets what no node shows any more.
     pub fn forget_unused(&mut self, views: &BTreeMap<NodeName, NodeView>) {
         let shown: BTreeSet<Pair> = views.values().filter_map(Pair::of).collect();
         self.known.retain(|pair, _| shown.contains(pair));
+        self.asked.retain(|pair, _| shown.contains(pair));
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Owns the way from the source to the release; whether a release is acted on is `plan`'s.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -37,6 +37,8 @@ pub struct Desired {
     fetch_due: Instant,
     fetching: Option<AbortOnDropHandle<()>>,
     view: SourceView,
+    /// Times of the commits that nodes are shown with; `None` where the clone does not have the commit.
+    commit_times: BTreeMap<String, Option<Timestamp>>,
     release: Option<Release>,
     memory: MemoryFile,
     /// The revision to be prepared next.
@@ -81,7 +83,7 @@ impl Desired {
     /// Starts with the release that was in force before a restart, if there is a memory of one.
     pub fn new(source: Source, options: &Options) -> Self {
         let config = options.config.source.clone();
-        let mut memory = MemoryFile::of(&options.state_dir);
+        let memory = MemoryFile::of(&options.state_dir);
         let (release, last_good) = match memory.load() {
             Some(Memory { release, last_good }) => (Some(release), last_good),
             None => (None, None),
@@ -105,6 +107,7 @@ impl Desired {
             fetch_due: Instant::now(),
             fetching: None,
             view,
+            commit_times: BTreeMap::new(),
             release,
             waiting: None,
             preparing: None,
@@ -119,14 +122,23 @@ impl Desired {
     }
 
     /// The source for the windows, with the times of the commits that nodes are shown with.
-    pub fn view<'a>(&mut self, shown: impl Iterator<Item = &'a String>) -> SourceView {
-        let known = std::mem::take(&mut self.view.commit_times);
+    pub fn view(&mut self, shown: &BTreeSet<String>) -> SourceView {
+        self.commit_times.retain(|short, _| shown.contains(short));
         for short in shown {
-            let time = known.get(short).copied();
-            let time = time.or_else(|| Some(self.source.resolve(short).ok()?.committed_at));
-            self.view.commit_times.extend(time.map(|time| (short.clone(), time)));
+            // Asked once per fetch: what the clone does not have now, only a fetch can bring.
+            if !self.commit_times.contains_key(short) {
+                let time = self.source.resolve(short).ok().map(|revision| revision.committed_at);
+                self.commit_times.insert(short.clone(), time);
+            }
         }
+        let known = self.commit_times.iter().filter_map(|(short, time)| Some((short.clone(), (*time)?)));
+        self.view.commit_times = known.collect();
         self.view.clone()
+    }
+
+    /// Whether the source was asked at least once since the start, whatever it said.
+    pub fn asked(&self) -> bool {
+        self.view.fetched_at.is_some() || self.view.fetch_error.is_some()
     }
 
     /// The commit that a node's desired system is from; `-` where that is not known any more.
@@ -141,6 +153,12 @@ impl Desired {
     /// Somebody says that there may be a new commit.
     pub fn fetch_now(&mut self) {
         self.fetch_due = Instant::now();
+    }
+
+    /// A person asks: fetches now, and what did not evaluate or build is tried now.
+    pub fn try_now(&mut self) {
+        self.fetch_now();
+        self.prepare_again = self.prepare_again.map(|at| at.min(Instant::now()));
     }
 
     /// Ends fetch, evaluation and builds.
@@ -161,7 +179,7 @@ impl Desired {
             && self.waiting.is_none()
         {
             self.prepare_again = None;
-            self.waiting.clone_from(&self.view.head);
+            self.waiting = self.worth_preparing();
         }
         if self.preparing.is_none()
             && let Some(revision) = self.waiting.take()
@@ -170,6 +188,15 @@ impl Desired {
         }
         let fetch = if self.fetching.is_none() { self.fetch_due } else { now + self.config.timeout };
         self.prepare_again.map_or(fetch, |again| again.min(fetch))
+    }
+
+    /// What is tried again: the newest commit or, where that is refused, the one in force.
+    fn worth_preparing(&self) -> Option<Revision> {
+        let refused = self.view.blocked.as_ref().is_some_and(|blocked| match blocked.reason {
+            BlockedReason::NonFastForward => true,
+            BlockedReason::InvalidFile | BlockedReason::EvalFailed => false,
+        });
+        if refused { self.release.as_ref()?.revision.clone() } else { self.view.head.clone() }
     }
 
     fn start_fetch(&mut self, desk: &Desk) {
@@ -215,6 +242,7 @@ impl Desired {
                 metrics.fetched(FetchResult::Success, took);
                 self.view.fetched_at = Some(Timestamp::now());
                 self.view.fetch_error = None;
+                self.commit_times.retain(|_, time| time.is_some());
                 let rewritten = |blocked: &Blocked| blocked.reason == BlockedReason::NonFastForward;
                 let was_refused = self.view.blocked.as_ref().is_some_and(rewritten);
                 let known = self.view.head.as_ref().is_some_and(|head| head.commit == revision.commit);
@@ -249,7 +277,10 @@ impl Desired {
 
     /// A rewritten branch is not followed until a person says so: it may be a mistake, or an old commit replayed.
     fn refuse_head(&mut self, revision: Revision, metrics: &Metrics) {
+        let again = self.prepare_again;
         self.supersede(metrics);
+        self.prepare_again = again;
+        self.waiting = self.release.as_ref().and_then(|release| unfinished(release, &revision));
         let message = format!(
             "the branch was rewritten: {} does not descend from the revision in force; push on top of that, or run \
              `driftless accept-history {}`",
@@ -271,8 +302,15 @@ impl Desired {
 
     /// Keeps the release in force for a successor.
     pub fn remember(&mut self) {
-        if let Some(release) = self.release.clone() {
-            self.memory.keep(Memory { release, last_good: self.view.last_good.clone() });
+        if let Some(release) = &self.release {
+            self.memory.keep(release, self.view.last_good.as_ref());
+        }
+    }
+
+    /// The same, at the end: what the last pass changed is kept too.
+    pub async fn remember_all(&mut self) {
+        if let Some(release) = &self.release {
+            self.memory.flush(release, self.view.last_good.as_ref()).await;
         }
     }
 
@@ -293,9 +331,7 @@ impl Desired {
                     message = blocked.message,
                     "head blocked"
                 );
-                let _ = self.preparing.take();
-                self.view.blocked = Some(blocked);
-                self.prepare_again = Some(Instant::now() + PREPARE_AGAIN);
+                self.blocked(blocked);
             }
             Prepared::Evaluated(name, outcome) => {
                 match &outcome {
@@ -314,6 +350,17 @@ impl Desired {
             }
             Prepared::Done => self.done(metrics),
         }
+    }
+
+    /// The newest commit comes to nothing for now. One before it that it interrupted is finished instead.
+    fn blocked(&mut self, blocked: Blocked) {
+        let Some(preparing) = self.preparing.take() else { return };
+        let head = self.view.head.as_ref() == Some(&preparing.revision);
+        if head {
+            self.view.blocked = Some(blocked);
+            self.waiting = self.release.as_ref().and_then(|release| unfinished(release, &preparing.revision));
+        }
+        self.prepare_again = Some(Instant::now() + PREPARE_AGAIN);
     }
 
     fn evaluated(&mut self, name: &NodeName, outcome: Result<Option<Box<NodeSpec>>, String>) {
@@ -365,20 +412,25 @@ impl Desired {
         };
         metrics.evaluated(result, preparing.began.elapsed());
         self.view.evaluated_at = Some(Timestamp::now());
-        if good == 0 && bad > 0 {
+        let head = self.view.head.as_ref() == Some(&preparing.revision);
+        if good == 0 && bad > 0 && head {
             let message = "no node of this commit evaluates; the first error is with each node".into();
             self.view.blocked = Some(Blocked { reason: BlockedReason::EvalFailed, message });
-        } else {
+        } else if good > 0 || bad == 0 {
             self.view.last_good = Some(preparing.revision.clone());
         }
         let broken = self.release.as_ref().is_some_and(|release| release.nodes.values().any(is_broken));
-        self.prepare_again = broken.then(|| Instant::now() + PREPARE_AGAIN);
+        let again = broken || self.view.blocked.is_some();
+        self.prepare_again = again.then(|| Instant::now() + PREPARE_AGAIN);
+        if let Some(release) = &self.release {
+            forget_roots(&self.roots, release);
+        }
         tracing::info!(revision = preparing.revision.commit.short(), good, bad, "prepared");
     }
 }
 
 /// The release of a revision whose nodes are only known by name: each keeps what it had until its new system is built.
-fn begin(previous: Option<Release>, revision: Revision, names: &Names, roots: &std::path::Path) -> Release {
+fn begin(previous: Option<Release>, revision: Revision, names: &Names, roots: &Path) -> Release {
     // The same revision once more (a restart, a second try): what is known of it stays until it is known better.
     let again = previous.as_ref().and_then(|release| release.revision.as_ref()) == Some(&revision);
     let mut before = previous.map(|release| release.nodes).unwrap_or_default();
@@ -397,8 +449,29 @@ fn begin(previous: Option<Release>, revision: Revision, names: &Names, roots: &s
     Release { revision: Some(revision), nodes, rollout: names.rollout.clone() }
 }
 
+/// The revision of a release that a newer commit interrupted half-way, if that newer one is `instead`.
+fn unfinished(release: &Release, instead: &Revision) -> Option<Revision> {
+    let waits = release.nodes.values().any(|node| match node.progress {
+        Progress::Evaluating | Progress::Building => true,
+        Progress::NotEvaluated { .. } | Progress::NotBuilt { .. } | Progress::Built => false,
+    });
+    release.revision.clone().filter(|revision| waits && revision != instead)
+}
+
+/// Lets the garbage collector have what was built for nodes that are declared no more.
+fn forget_roots(roots: &Path, release: &Release) {
+    for entry in std::fs::read_dir(roots).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_str().and_then(|name| name.parse::<NodeName>().ok());
+        if name.is_some_and(|name| !release.nodes.contains_key(&name))
+            && let Err(error) = std::fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(path = %entry.path().display(), %error, "the GC roots of a removed node stay");
+        }
+    }
+}
+
 /// What an earlier controller built for a node last: its GC root is the memory.
-fn rooted(link: &std::path::Path) -> Option<StorePath> {
+fn rooted(link: &Path) -> Option<StorePath> {
     let target = std::fs::read_link(link).ok()?;
     target.exists().then_some(())?;
     target.to_str()?.parse().ok()

@@ -16,6 +16,7 @@ use crate::model::journal::{Entry, Outcome};
 use crate::model::name::NodeName;
 use crate::model::node::Goal;
 use crate::model::observed::{Attempt, InFlight, NodeState, Stage};
+use crate::model::release::Release;
 use crate::model::store_path::StorePath;
 use crate::nix::Nix;
 use crate::node::{Node, NodeError, Order};
@@ -136,6 +137,18 @@ impl Running {
     /// What failed on the way to a node no longer holds anything up.
     pub fn forget_attempts(&mut self) {
         self.attempts.clear();
+    }
+
+    /// What failed on the way to a node that is declared no more is nobody's concern.
+    pub fn forget_attempts_except(&mut self, release: &Release) {
+        self.attempts.retain(|name, _| release.nodes.contains_key(name));
+    }
+
+    /// Stops watching the switches that are still running: each node decides alone, or with a successor.
+    pub fn let_go(&mut self) {
+        for (_, acting) in std::mem::take(&mut self.actions) {
+            acting.task.abort();
+        }
     }
 
     /// Ends what has not reached its node's switch yet; a running switch is never ended.

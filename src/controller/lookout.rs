@@ -16,7 +16,8 @@ use crate::config::{ObserveConfig, SshConfig};
 use crate::error_chain::error_chain;
 use crate::model::name::NodeName;
 use crate::model::observed::{Contact, NodeState, Observation, Observed};
-use crate::model::release::Release;
+use crate::model::node::NodeSpec;
+use crate::model::release::{Progress, Release};
 use crate::node::{Node, NodeError};
 
 /// A node that does not answer is tried at least this often.
@@ -34,11 +35,39 @@ pub struct Lookout {
 
 #[derive(Debug)]
 struct Watched {
-    node: Arc<Node>,
+    /// As it was when `node` was made of it.
+    spec: NodeSpec,
+    /// `None` where the files of its connection cannot be written.
+    node: Option<Arc<Node>>,
     due: Instant,
     looking: Option<AbortOnDropHandle<()>>,
     silent: u32,
     seen: Option<Observation>,
+}
+
+impl Watched {
+    fn new(name: &NodeName, spec: NodeSpec, node: Result<Arc<Node>, NodeError>) -> Self {
+        let (node, seen) = match node {
+            Ok(node) => (Some(node), None),
+            Err(error) => (None, Some(unreachable(name, None, &error, Timestamp::now()))),
+        };
+        Self { spec, node, due: Instant::now(), looking: None, silent: 0, seen }
+    }
+
+    /// Ends the kept connection of a node that nobody looks at any more, unless a running action needs it.
+    fn hang_up(self, name: &NodeName, running: &Running) {
+        if let Some(node) = self.node
+            && !running.contains(name)
+        {
+            tokio::spawn(async move { node.close().await });
+        }
+    }
+}
+
+/// Whether the same machine is reached in the same way.
+fn reached_alike(before: &NodeSpec, now: &NodeSpec) -> bool {
+    (&before.host, before.port, &before.ssh_options, &before.host_keys)
+        == (&now.host, now.port, &now.ssh_options, &now.host_keys)
 }
 
 impl Lookout {
@@ -54,32 +83,29 @@ impl Lookout {
         }
     }
 
-    /// Watches exactly the nodes of a release that have a host. What was seen of a node outlives its redeclaration.
-    pub fn follow(&mut self, release: &Release) {
+    /// Watches exactly the nodes of a release that have a host. What was seen of a node outlives its redeclaration, unless
+    /// it is reached in another way from now on: then it may be another machine, and is looked at before it is acted on.
+    pub fn follow(&mut self, release: &Release, running: &Running) {
         let declared = |name: &NodeName| {
             release.nodes.get(name).and_then(|node| node.spec.as_ref()).filter(|spec| spec.host.is_some())
         };
-        self.watched.retain(|name, _| declared(name).is_some());
+        for (name, gone) in self.watched.extract_if(.., |name, _| declared(name).is_none()) {
+            gone.hang_up(&name, running);
+        }
         for name in release.nodes.keys() {
             let Some(spec) = declared(name) else { continue };
             let known = self.watched.get(name);
-            if known.is_some_and(|watched| watched.node.spec() == spec) {
+            if known.is_some_and(|watched| watched.spec == *spec) {
                 continue;
             }
-            let node = match Node::new(name, spec, &self.ssh, &self.runtime_dir) {
-                Ok(node) => Arc::new(node),
-                Err(error) => {
-                    tracing::error!(node = %name, error = &error as &dyn std::error::Error, "cannot be watched");
-                    continue;
-                }
-            };
+            let node = Node::new(name, spec, &self.ssh, &self.runtime_dir).map(Arc::new);
+            let same_way = known.is_some_and(|known| reached_alike(&known.spec, spec));
+            let new = Watched::new(name, spec.clone(), node);
             match self.watched.get_mut(name) {
                 // The same generated ssh_config means the same socket: the connection is kept.
-                Some(watched) => watched.node = node,
-                None => {
-                    let new = Watched { node, due: Instant::now(), looking: None, silent: 0, seen: None };
-                    self.watched.insert(name.clone(), new);
-                }
+                Some(watched) if same_way => (watched.node, watched.spec) = (new.node, new.spec),
+                Some(watched) => std::mem::replace(watched, new).hang_up(name, running),
+                None => drop(self.watched.insert(name.clone(), new)),
             }
         }
     }
@@ -102,7 +128,8 @@ impl Lookout {
                 next = next.min(watched.due);
                 continue;
             }
-            let (desk, node, name) = (desk.clone(), watched.node.clone(), name.clone());
+            let Some(node) = watched.node.clone() else { continue };
+            let (desk, name) = (desk.clone(), name.clone());
             let (places, deadline) = (self.at_a_time.clone(), self.config.timeout);
             watched.looking = Some(AbortOnDropHandle::new(tokio::spawn(async move {
                 // Never closed; without a place the read would merely be one too many.
@@ -147,12 +174,20 @@ impl Lookout {
 
     /// One node, if it can be acted on.
     pub fn node(&self, name: &NodeName) -> Option<&Arc<Node>> {
-        self.watched.get(name).map(|watched| &watched.node)
+        self.watched.get(name)?.node.as_ref()
     }
 
-    /// Whether every node was looked at once.
-    pub fn looked_at_all(&self) -> bool {
-        self.watched.values().all(|watched| watched.seen.is_some())
+    /// Whether every node of a release was looked at once, as far as it is declared at all.
+    pub fn looked_at_all(&self, release: &Release) -> bool {
+        release.nodes.iter().all(|(name, node)| match (&node.spec, &node.progress) {
+            (None, Progress::NotEvaluated { .. }) => true,
+            (None, Progress::Evaluating | Progress::Building | Progress::NotBuilt { .. } | Progress::Built) => {
+                false
+            }
+            (Some(spec), _) => {
+                spec.host.is_none() || self.watched.get(name).is_some_and(|watched| watched.seen.is_some())
+            }
+        })
     }
 
     /// Ends the reads.
@@ -165,8 +200,7 @@ impl Lookout {
     /// Ends the kept connections.
     pub async fn close(&self) {
         let mut closing = tokio::task::JoinSet::new();
-        for watched in self.watched.values() {
-            let node = watched.node.clone();
+        for node in self.watched.values().filter_map(|watched| watched.node.clone()) {
             closing.spawn(async move { node.close().await });
         }
         closing.join_all().await;

@@ -60,6 +60,16 @@ pub enum Contact {
     },
 }
 
+impl Contact {
+    /// Whether the node answered.
+    pub fn is_reachable(&self) -> bool {
+        match self {
+            Self::Reachable { .. } => true,
+            Self::Unreachable { .. } => false,
+        }
+    }
+}
+
 /// One read of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

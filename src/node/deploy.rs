@@ -66,6 +66,8 @@ impl Node {
         let id = SwitchId::new(Timestamp::now(), rand::rng().random());
         self.push_rooted(nix, &order.toplevel, &id, stage).await?;
         let nonce = random_hex();
+        // From here on the node may be switching, whether or not its answer arrives: nobody ends this watch now.
+        stage.send_replace(Stage::Switching { phase: Phase::Checking, detail: String::new() });
         let started = self.start(&id, &nonce, order).await;
         if let Err(NodeError::Refused { .. }) = &started {
             self.abandon(&id).await;

@@ -183,7 +183,8 @@ impl Link {
     pub async fn close(&self) {
         let Self::Ssh(ssh) = self else { return };
         let kept = ssh.kept.lock().await.take();
-        if kept.is_some() {
+        // Somebody who was cut off while opening it may have left one, too.
+        if kept.is_some() || ssh.socket.exists() {
             ssh.stop_master().await;
         }
     }
