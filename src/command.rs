@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
@@ -17,6 +17,9 @@ const TAIL_LINES: usize = 20;
 const TAIL_LINE_BYTES: usize = 2_000;
 /// More output than this from a child is an error: nothing we run says so much.
 const MOST_STDOUT: u64 = 256 << 20;
+
+/// How long a program that is ended may take to end what it started.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A program that could not be run to a good end.
 #[derive(Debug, thiserror::Error)]
@@ -190,24 +193,39 @@ pub fn argv(command: &Command) -> String {
         .join(" ")
 }
 
-/// A child that leads a process group; the group dies with this value.
+/// A child that leads a process group; the group ends with this value.
 struct Group {
     child: Child,
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Git, Nix and ssh start helpers of their own; killing the leader alone leaves those behind. `id()` is None once
+        // Git, Nix and ssh start helpers of their own; ending the leader alone leaves those behind. `id()` is None once
         // the child was waited for, so that no foreign group with a reused number is ever hit.
-        if let Some(pid) = self.child.id() {
-            let _ = std::process::Command::new("kill")
-                .args(["-KILL", "--", &format!("-{pid}")])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status();
+        let Some(pid) = self.child.id() else { return };
+        signal(pid, "-TERM");
+        // Nix without a daemon runs builders in groups of their own and ends them itself, if it is let. Nothing can be
+        // awaited in here; what blocks for longer than a few milliseconds is a program that does not want to end.
+        let until = Instant::now() + LAST_WORDS;
+        while is_running(pid) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
         }
+        signal(pid, "-KILL");
     }
+}
+
+fn signal(group: u32, signal: &str) {
+    let _ = std::process::Command::new("kill")
+        .args([signal, "--", &format!("-{group}")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+}
+
+/// Whether a child of ours still does something; one that ended and was not waited for is in state Z (proc_pid_stat(5)).
+fn is_running(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 async fn converse(
@@ -289,6 +307,18 @@ mod tests {
             }
         }
         panic!("sleep {pid} outlived its deadline");
+    }
+
+    #[tokio::test]
+    async fn a_program_may_end_what_it_started_elsewhere_and_a_stubborn_one_is_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = dir.path().join("ended");
+        let gentle = format!("trap 'touch {}; exit' TERM; sleep 300 & wait", mark.display());
+        run(sh(&gentle), Duration::from_millis(300)).await.unwrap_err();
+        assert!(mark.exists());
+        let began = Instant::now();
+        run(sh("trap '' TERM; while :; do sleep 1; done"), Duration::from_millis(300)).await.unwrap_err();
+        assert!(began.elapsed() < LAST_WORDS + Duration::from_secs(2));
     }
 
     #[tokio::test]

@@ -1,5 +1,11 @@
 //! The main job on real nodes: a commit becomes the fleet, drift is healed, and nothing that breaks takes the rest along.
 
+mod people;
+mod release;
+mod rest;
+mod restart;
+mod source;
+
 use std::path::Path;
 use std::time::Duration;
 

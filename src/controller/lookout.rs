@@ -15,8 +15,8 @@ use super::{Desk, News, Options};
 use crate::config::{ObserveConfig, SshConfig};
 use crate::error_chain::error_chain;
 use crate::model::name::NodeName;
-use crate::model::observed::{Contact, NodeState, Observation, Observed};
 use crate::model::node::NodeSpec;
+use crate::model::observed::{Contact, NodeState, Observation, Observed};
 use crate::model::release::{Progress, Release};
 use crate::node::{Node, NodeError};
 
@@ -89,7 +89,9 @@ impl Lookout {
         let declared = |name: &NodeName| {
             release.nodes.get(name).and_then(|node| node.spec.as_ref()).filter(|spec| spec.host.is_some())
         };
-        for (name, gone) in self.watched.extract_if(.., |name, _| declared(name).is_none()) {
+        let gone: Vec<NodeName> =
+            self.watched.keys().filter(|name| declared(name).is_none()).cloned().collect();
+        for (name, gone) in gone.iter().filter_map(|name| self.watched.remove_entry(name)) {
             gone.hang_up(&name, running);
         }
         for name in release.nodes.keys() {
@@ -181,9 +183,10 @@ impl Lookout {
     pub fn looked_at_all(&self, release: &Release) -> bool {
         release.nodes.iter().all(|(name, node)| match (&node.spec, &node.progress) {
             (None, Progress::NotEvaluated { .. }) => true,
-            (None, Progress::Evaluating | Progress::Building | Progress::NotBuilt { .. } | Progress::Built) => {
-                false
-            }
+            (
+                None,
+                Progress::Evaluating | Progress::Building | Progress::NotBuilt { .. } | Progress::Built,
+            ) => false,
             (Some(spec), _) => {
                 spec.host.is_none() || self.watched.get(name).is_some_and(|watched| watched.seen.is_some())
             }

@@ -82,7 +82,9 @@ impl MemoryFile {
     }
 
     fn has(&self, release: &Release, last_good: Option<&Revision>) -> bool {
-        self.kept.as_ref().is_some_and(|kept| kept.release == *release && kept.last_good.as_ref() == last_good)
+        self.kept
+            .as_ref()
+            .is_some_and(|kept| kept.release == *release && kept.last_good.as_ref() == last_good)
     }
 
     /// Kept or not in the end, the same is not tried in every pass.

@@ -95,6 +95,17 @@ fn a_waiting_switch_of_a_controller_is_attached_to_before_anything_is_evaluated(
 }
 
 #[test]
+fn a_failed_try_to_re_attach_is_followed_by_a_breath_and_not_by_a_backoff() {
+    let tried = |seconds| {
+        let live = switch("new").live().by("controller@infra");
+        fleet([node("web1").running("old").wants("new").entry(live).attempts("new", 9, seconds)])
+    };
+    assert!(is_attach(&only(&tried(-2))));
+    assert_eq!(reason(&tried(-1)), "backoff");
+    assert_eq!(tried(-1).plan().look_again_at, Some(at(1)));
+}
+
+#[test]
 fn a_node_that_does_not_build_is_healed_to_its_last_good_system_and_held_there() {
     let broken =
         || node("web1").wants("new").last_good("good").progress(Progress::NotBuilt { error: "e".into() });

@@ -33,6 +33,8 @@ pub struct Fleet {
     project: PathBuf,
     port: u16,
     controller: Option<Child>,
+    /// Further environment of the controller.
+    further: BTreeMap<String, String>,
 }
 
 impl Fleet {
@@ -49,6 +51,7 @@ impl Fleet {
             project: project.to_owned(),
             port,
             controller: None,
+            further: BTreeMap::new(),
         };
         fs::create_dir(fleet.repository())?;
         fleet.git(&["init", "-q", "-b", "main"])?;
@@ -66,6 +69,22 @@ impl Fleet {
     #[must_use]
     pub fn config_file(&self) -> PathBuf {
         self.dir.path().join("driftless.toml")
+    }
+
+    /// Follows another repository from the next start on.
+    pub fn follow(&self, url: &str) -> Result<()> {
+        Ok(fs::write(self.config_file(), self.config_text(url))?)
+    }
+
+    /// Sets a variable of the controller's environment from the next start on.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.further.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// A place for whatever a test needs beside the repository; gone with the fleet.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// The controller's state directory.
@@ -161,9 +180,38 @@ impl Fleet {
         let mut command = Command::new(&self.binary);
         command.args(["run", "--config"]).arg(self.config_file());
         self.environment(&mut command);
+        command.envs(&self.further);
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
         self.controller = Some(child.context("starting the controller")?);
         Ok(())
+    }
+
+    /// The controller's process id, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.controller.as_ref().map(Child::id)
+    }
+
+    /// Makes the controller try everything now, as `systemctl reload` does.
+    pub fn hang_up(&self) -> Result<()> {
+        let pid = self.pid().context("no controller runs")?;
+        require(bounded(COMMAND, "kill").args(["-HUP", &pid.to_string()])).map(drop)
+    }
+
+    /// Command lines of processes that have to do with this fleet: they name its directory, by argument or environment.
+    #[must_use]
+    pub fn processes(&self) -> Vec<String> {
+        let own = self.dir.path().as_os_str().as_encoded_bytes();
+        let names = |bytes: &[u8]| bytes.windows(own.len()).any(|part| part == own);
+        let of = |entry: fs::DirEntry| {
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let line = fs::read(entry.path().join("cmdline")).ok()?;
+            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+            let line = (names(&line) || names(&environment))
+                .then(|| String::from_utf8_lossy(&line).replace('\0', " "))?;
+            Some(format!("{pid} {line}"))
+        };
+        fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(of).collect()
     }
 
     /// Everything the controller has said.
