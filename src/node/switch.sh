@@ -90,10 +90,19 @@ boot_default() { # nothing where there is no such profile
 }
 
 failed_units() {
-  system_ctl list-units --state=failed --plain --no-legend --no-pager --full 2>/dev/null |
-    while read -r unit _; do
-      case $unit in driftless-*) ;; ?*) printf '%s\n' "$unit" ;; esac
-    done
+  listed=$(system_ctl list-units --state=failed --plain --no-legend --no-pager --full 2>/dev/null) || return 1
+  printf '%s\n' "$listed" | while read -r unit _; do
+    case $unit in driftless-*) ;; ?*) printf '%s\n' "$unit" ;; esac
+  done
+}
+
+# While systemd re-executes itself nobody answers; silence is not "none".
+surely_failed_units() {
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    failed_units && return
+    sleep 0.5
+  done
+  return 1
 }
 
 boot_id() { read_file /proc/sys/kernel/random/boot_id && printf '%s' "$VALUE"; }
@@ -270,20 +279,26 @@ stc() { # SYSTEM ACTION
   [ -x "$shell" ] || shell=/bin/sh
   RC=unstarted
   printf 'pending\n' 1<>"$code"
-  # The lock's descriptor is closed: a daemon that activation leaves behind must not hold our lock.
-  # A systemd that re-executes itself may start the unit and not say so: what runs or has answered counts.
-  if ! timeout -k 5 60 systemd-run --quiet --collect --no-ask-password --service-type=exec --unit="$unit" \
-    -p KillMode=control-group -p "RuntimeMaxSec=$SWITCH_TIMEOUT" -p TimeoutStopSec=5 \
-    -p "StandardOutput=append:$LOG" -p "StandardError=append:$LOG" \
-    --setenv="PATH=$PATH" --setenv=LC_ALL=C ${NO_CHECK:+--setenv=NIXOS_NO_CHECK=1} \
-    "$shell" -c "$STC_SCRIPT" sh "$1/bin/switch-to-configuration" "$2" "$code" </dev/null >>"$LOG" 2>&1 9>&- &&
-    ! stc_answered && ! system_ctl --quiet is-active "$unit" 2>/dev/null; then
-    return
-  fi
+  tries=0
+  # A systemd that re-executes itself refuses for a moment, or starts the unit and does not say so.
+  until stc_start "$1" "$2" || stc_answered || system_ctl --quiet is-active "$unit" 2>/dev/null; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 20 ] || return
+    sleep 0.5
+  done
   stc_wait
   # What the main program left running (it may hold the lock of switch-to-configuration) ends with its unit.
   system_ctl stop "$unit" >/dev/null 2>&1
   note "switch-to-configuration $2: $RC"
+}
+
+stc_start() { # SYSTEM ACTION
+  # The lock's descriptor is closed: a daemon that activation leaves behind must not hold our lock.
+  timeout -k 5 60 systemd-run --quiet --collect --no-ask-password --service-type=exec --unit="$unit" \
+    -p KillMode=control-group -p "RuntimeMaxSec=$SWITCH_TIMEOUT" -p TimeoutStopSec=5 \
+    -p "StandardOutput=append:$LOG" -p "StandardError=append:$LOG" \
+    --setenv="PATH=$PATH" --setenv=LC_ALL=C ${NO_CHECK:+--setenv=NIXOS_NO_CHECK=1} \
+    "$shell" -c "$STC_SCRIPT" sh "$1/bin/switch-to-configuration" "$2" "$code" </dev/null >>"$LOG" 2>&1 9>&-
 }
 
 stc_answered() { read_file "$code" && [ "$VALUE" != pending ]; }
@@ -321,7 +336,7 @@ stc_wait() {
 new_failed_units() {
   # IGNORE_UNITS are patterns of units, not of files.
   set -f
-  failed_units | while read -r unit; do
+  { surely_failed_units || echo systemd-does-not-answer; } | while read -r unit; do
     case " $FAILED_BEFORE " in *" $unit "*) continue ;; esac
     for pattern in $IGNORE_UNITS; do
       # shellcheck disable=SC2254 # a pattern on purpose
@@ -344,7 +359,8 @@ record_found() {
   BOOT=$(boot_id)
   STARTED=$(date +%s)
   PROFILE_BEFORE=$(boot_default)
-  FAILED_BEFORE=$(failed_units | tr '\n' ' ')
+  FAILED_BEFORE=$(surely_failed_units) || return 1
+  FAILED_BEFORE=$(printf '%s' "$FAILED_BEFORE" | tr '\n' ' ')
   listens && LISTENED=yes
   routed && ROUTED=yes
   boots "$PROFILE_BEFORE" && LOADER_TOLD=yes

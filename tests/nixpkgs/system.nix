@@ -112,6 +112,8 @@ let
       case $p in ip | nologin) d=/usr/sbin ;; *) d=/usr/bin ;; esac
       ln -sfn $d/$p $out/bin/$p
     done
+    # As on NixOS sh is bash.
+    ln -sfn /usr/bin/bash $out/bin/sh
     # Debian 13 has it in /usr/bin alone, and both have it there.
     ln -sfn /usr/bin/ip $out/bin/ip
   '';

@@ -59,7 +59,7 @@ async fn a_watcher_killed_while_the_new_system_activates_ends_that_activation_an
         // It hangs with its lock held.
         let hangs = "until grep -q 'hangs stubbornly' /var/log/lab-switch.log; do sleep 0.1; done";
         bench.machine.enter(&format!("timeout 20 sh -c '{hangs}'")).unwrap();
-        bench.machine.enter("systemctl kill --signal=KILL 'driftless-switch-*'").unwrap();
+        bench.machine.enter("systemctl kill --signal=KILL --kill-whom=main 'driftless-switch-*'").unwrap();
     })
     .await;
     ends_as(&bench, "rolled-back\tkilled", Duration::from_secs(30)).await;
@@ -75,7 +75,7 @@ async fn a_watcher_killed_while_it_commits_is_followed_by_the_commit() {
     let system = built(&System::new("second"));
     let node = bench.node(&system, |_| {});
     let ended = deploy_and(&bench, &node, &system, Phase::Committing, || {
-        bench.machine.enter("systemctl kill --signal=KILL 'driftless-switch-*'").unwrap();
+        bench.machine.enter("systemctl kill --signal=KILL --kill-whom=main 'driftless-switch-*'").unwrap();
     })
     .await;
     bench.assert_outcome(&ended.unwrap(), Outcome::Succeeded, None).await;
