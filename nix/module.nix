@@ -57,6 +57,8 @@ in
       after = [ "network-online.target" "nix-daemon.socket" ];
       path = [ pkgs.git pkgs.nix pkgs.openssh ] ++ cfg.extraPackages;
       environment.HOME = mkDefault "/var/lib/driftless";
+      # Never given up: a fleet without its controller drifts in silence.
+      unitConfig.StartLimitIntervalSec = 0;
       restartTriggers = [ configFile ];
 
       serviceConfig = {
@@ -66,6 +68,12 @@ in
         User = cfg.user;
         Restart = "on-failure";
         RestartSec = mkDefault 5;
+        WatchdogSec = mkDefault "2min";
+        # Only the controller is told to stop: its connections serve the switches that it still waits for.
+        KillMode = "mixed";
+        TimeoutStopSec = mkDefault "2min";
+        # An evaluation that takes too much memory is killed alone; the controller reports it and goes on.
+        OOMPolicy = "continue";
         StateDirectory = "driftless";
         StateDirectoryMode = "0700";
         RuntimeDirectory = "driftless";
