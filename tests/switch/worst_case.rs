@@ -57,8 +57,8 @@ async fn a_watcher_killed_while_the_new_system_activates_ends_that_activation_an
     let node = bench.node(&system, |spec| spec.switch_timeout = Duration::from_secs(60));
     let ended = deploy_and(&bench, &node, &system, Phase::Testing, || {
         // It hangs with its lock held.
-        let hangs = "until grep -q 'hangs stubbornly' /var/log/lab-switch.log; do sleep 0.1; done";
-        bench.machine.enter(&format!("timeout 20 sh -c '{hangs}'")).unwrap();
+        let hangs = "until grep -q stubbornly /var/log/lab-switch.log; do sleep 0.1; done";
+        bench.machine.enter(&format!("timeout 20 sh -c '{hangs}'")).unwrap().ok().unwrap();
         bench.machine.enter("systemctl kill --signal=KILL --kill-whom=main 'driftless-switch-*'").unwrap();
     })
     .await;
@@ -369,4 +369,30 @@ async fn systemd_may_re_execute_itself_in_every_phase() {
     bench.assert_outcome(&ended.unwrap(), Outcome::Succeeded, None).await;
     assert_eq!(bench.machine.loader_default().unwrap(), system.as_str());
     node.close().await;
+}
+
+#[tokio::test]
+async fn a_power_cut_while_it_commits_leaves_a_node_that_boots_and_takes_the_next_switch() {
+    let bench = Bench::new("first");
+    let system = built(&System::new("bad").fault(Fault::BootLoaderHangs));
+    let node = bench.node(&system, |_| {});
+    let (nix, order) = (bench.nix(), bench.order(&system, Goal::Switch));
+    let (show, stage) = watch::channel(Stage::Preparing);
+    tokio::select! {
+        ended = node.deploy(&nix, &order, &show) => panic!("ended too early: {ended:?}"),
+        () = reaches(stage, Phase::Committing) => {}
+    }
+    let hangs = "until grep -q loader /var/log/lab-switch.log; do sleep 0.1; done";
+    bench.machine.enter(&format!("timeout 20 sh -c '{hangs}'")).unwrap().ok().unwrap();
+    bench.machine.power_cut().unwrap();
+    bench.machine.start().unwrap();
+    assert_eq!(bench.machine.running().unwrap(), bench.first.as_str());
+    let fresh = bench.node(&bench.first, |_| {});
+    let state = fresh.observe(Duration::from_secs(20)).await.unwrap();
+    bench.assert_outcome(state.journal.last().unwrap(), Outcome::Interrupted, Some(Cause::Killed)).await;
+    fresh.close().await;
+    let (good, entry) = bench.deploy(&System::new("second")).await;
+    bench.assert_outcome(&entry, Outcome::Succeeded, None).await;
+    assert_eq!(bench.machine.boot_default().unwrap(), good.as_str());
+    assert_eq!(bench.machine.loader_default().unwrap(), good.as_str());
 }
