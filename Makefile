@@ -47,7 +47,7 @@ demo:
 
 test:
 	@tests/deps.sh test
-	cargo test --workspace
+	cargo test --workspace --no-fail-fast
 	$(MAKE) --no-print-directory test-newer
 
 test-newer:
