@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -166,6 +167,7 @@ async fn look(global: &Global, origin: &Origin, args: &FleetArgs, depth: Depth) 
     if depth == Depth::Deployment {
         nodes.values_mut().filter_map(|seen| seen.state.as_mut()).for_each(|state| state.pin = None);
     }
+    let nodes = nodes.into_iter().map(|(name, seen)| (name, Arc::new(seen))).collect();
     let observed = Observed { nodes, ..Observed::default() };
     let now = Timestamp::now();
     let plan = plan::plan(&release, &observed, now);

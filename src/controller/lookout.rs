@@ -42,14 +42,15 @@ struct Watched {
     due: Instant,
     looking: Option<AbortOnDropHandle<()>>,
     silent: u32,
-    seen: Option<Observation>,
+    /// Shared with every snapshot, with its journal: a pass copies none of it.
+    seen: Option<Arc<Observation>>,
 }
 
 impl Watched {
     fn new(name: &NodeName, spec: NodeSpec, node: Result<Arc<Node>, NodeError>) -> Self {
         let (node, seen) = match node {
             Ok(node) => (Some(node), None),
-            Err(error) => (None, Some(unreachable(name, None, &error, Timestamp::now()))),
+            Err(error) => (None, Some(Arc::new(unreachable(name, None, &error, Timestamp::now())))),
         };
         Self { spec, node, due: Instant::now(), looking: None, silent: 0, seen }
     }
@@ -148,8 +149,8 @@ impl Lookout {
         let Some(watched) = self.watched.get_mut(name) else { return };
         watched.looking = None;
         let now = Timestamp::now();
-        let before = watched.seen.take();
-        watched.seen = Some(match outcome {
+        let before = watched.seen.take().map(Arc::unwrap_or_clone);
+        let seen = match outcome {
             Ok(state) => {
                 watched.silent = 0;
                 reachable(before, state, now)
@@ -158,7 +159,8 @@ impl Lookout {
                 watched.silent = watched.silent.saturating_add(1);
                 unreachable(name, before, &error, now)
             }
-        });
+        };
+        watched.seen = Some(Arc::new(seen));
         let pause = self.config.interval.saturating_mul(1 << watched.silent.saturating_sub(1).min(8));
         let pause = pause.min(LONGEST_SILENCE.max(self.config.interval));
         watched.due = Instant::now() + pause.mul_f64(1.0 + rand::rng().random_range(0.0..0.1));

@@ -1,6 +1,7 @@
 //! What the nodes really are, as far as they could be asked, and what is being done to them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,7 @@ parsed_string!(
 #[serde(rename_all = "camelCase")]
 pub struct Observed {
     /// What is known of each node; a node that was never looked at is absent.
-    pub nodes: BTreeMap<NodeName, Observation>,
+    pub nodes: BTreeMap<NodeName, Arc<Observation>>,
     /// What this controller is doing right now.
     pub in_flight: BTreeMap<NodeName, InFlight>,
     /// Attempts that failed before the node's own journal could say so (connect, copy, refusals).

@@ -1,6 +1,7 @@
 //! The fleet that tests of the windows show: one node in every state a person can meet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -84,11 +85,11 @@ pub(crate) fn in_sync(name: &str) -> NodeView {
         running_revision: Some("3f9c2e1".into()),
         drift: BTreeSet::new(),
         packages: None,
-        observation: Some(Observation {
+        observation: Some(Arc::new(Observation {
             contact: Contact::Reachable { at: ago(2) },
             state: Some(state(spec.toplevel.clone())),
             state_since: Some(ago(120)),
-        }),
+        })),
         in_flight: None,
         spec: Some(spec),
     }
@@ -104,11 +105,11 @@ fn other(name: &str, decision: Decision, word: State, seconds: i64, why: &str) -
         why: why.into(),
         running_revision: Some("b81d0aa".into()),
         drift: BTreeSet::from([DriftKind::Outdated]),
-        observation: Some(Observation {
+        observation: Some(Arc::new(Observation {
             contact: Contact::Reachable { at: ago(2) },
             state: Some(state(running)),
             state_since: Some(ago(86_400)),
-        }),
+        })),
         ..in_sync(name)
     }
 }
@@ -163,7 +164,7 @@ fn unreachable() -> NodeView {
     );
     node.drift.clear();
     if let Some(seen) = &mut node.observation {
-        seen.contact = gone;
+        Arc::make_mut(seen).contact = gone;
     }
     node
 }

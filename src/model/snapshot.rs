@@ -1,6 +1,7 @@
 //! The immutable picture of one pass, which every window reads: status page, metrics, JSON, the command line.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -133,7 +134,7 @@ pub struct NodeView {
     #[serde(default)]
     pub packages: Option<PackageDiff>,
     /// What was seen.
-    pub observation: Option<Observation>,
+    pub observation: Option<Arc<Observation>>,
     /// What is being done.
     pub in_flight: Option<InFlight>,
 }

@@ -85,7 +85,7 @@ fn view(
     let desired = target.toplevel;
     let observation = pass.observed.nodes.get(name);
     let state = observation.and_then(|observation| observation.state.as_ref());
-    let drift = observation.and_then(fresh).zip(node.spec.as_ref());
+    let drift = observation.and_then(|observation| fresh(observation)).zip(node.spec.as_ref());
     let drift: BTreeSet<DriftKind> =
         drift.map(|(state, spec)| drift::kinds(desired, spec, state)).unwrap_or_default();
     let desired_revision = revision_of(&target, state, pass.release);

@@ -3,6 +3,7 @@
 //! Keeps its own book of failures, so that the plan is checked against something that is not the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -54,7 +55,8 @@ impl Simulation {
         ahead: BTreeMap<NodeName, SignedDuration>,
     ) -> Self {
         for (name, ahead) in &ahead {
-            let state = world.observed.nodes.get_mut(name).and_then(|seen| seen.state.as_mut());
+            let state =
+                world.observed.nodes.get_mut(name).and_then(|seen| Arc::make_mut(seen).state.as_mut());
             for entry in state.into_iter().flat_map(|state| &mut state.journal) {
                 entry.started += *ahead;
                 entry.finished = entry.finished.map(|at| at + *ahead);
@@ -165,7 +167,7 @@ impl Simulation {
                 if goal.persists() {
                     state.boot_default = Some(toplevel);
                 }
-                self.world.observed.nodes.get_mut(name).unwrap().state_since = Some(now);
+                Arc::make_mut(self.world.observed.nodes.get_mut(name).unwrap()).state_since = Some(now);
             }
         }
     }
@@ -190,7 +192,7 @@ impl Simulation {
     }
 
     fn state(&mut self, name: &NodeName) -> &mut NodeState {
-        self.world.observed.nodes.get_mut(name).unwrap().state.as_mut().unwrap()
+        Arc::make_mut(self.world.observed.nodes.get_mut(name).unwrap()).state.as_mut().unwrap()
     }
 
     /// Ends the waiting switch of this system, or adds one that ended.
@@ -217,6 +219,7 @@ impl Simulation {
     fn look(&mut self) {
         let now = self.world.now;
         for (name, seen) in &mut self.world.observed.nodes {
+            let seen = Arc::make_mut(seen);
             if let (Contact::Reachable { at }, Some(state)) = (&mut seen.contact, &mut seen.state) {
                 *at = now;
                 state.clock = Some(now + self.ahead.get(name).copied().unwrap_or_default());

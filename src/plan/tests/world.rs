@@ -273,7 +273,7 @@ pub fn fleet(nodes: impl IntoIterator<Item = NodeBuilder>) -> World {
             let flight = InFlight { toplevel: system("new"), since: at(-4), stage };
             world.observed.in_flight.insert(name.clone(), flight);
         }
-        world.observed.nodes.extend(built.observation.map(|seen| (name.clone(), seen)));
+        world.observed.nodes.extend(built.observation.map(|seen| (name.clone(), std::sync::Arc::new(seen))));
         world.observed.attempts.extend(built.attempt.map(|attempt| (name.clone(), attempt)));
         world.release.nodes.insert(name, built.node);
     }
