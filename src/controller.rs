@@ -13,6 +13,7 @@ mod lookout;
 mod memory;
 mod prepare;
 mod state_lock;
+mod succession;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -3,7 +3,7 @@
 //! Owns the way from the source to the release; whether a release is acted on is `plan`'s.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -11,16 +11,14 @@ use rand::Rng;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::memory::{Memory, MemoryFile};
-use super::prepare::{Preparation, Prepared, prepare, system_root};
+use super::prepare::{Preparation, Prepared, prepare};
+use super::succession::{begin, built, evaluated, forget_roots, is_broken, unfinished};
 use super::{Desk, News, Options, counted};
 use crate::error_chain::error_chain;
-use crate::model::manifest::Names;
 use crate::model::name::NodeName;
-use crate::model::node::NodeSpec;
-use crate::model::release::{NodeRelease, Progress, Release};
+use crate::model::release::{Progress, Release};
 use crate::model::revision::{CommitId, Revision};
 use crate::model::snapshot::{Blocked, BlockedReason, SourceView};
-use crate::model::store_path::StorePath;
 use crate::nix::Nix;
 use crate::serve::metrics::{BuildResult, EvaluationResult, FetchResult, Metrics};
 use crate::source::{Lineage, Source, SourceError};
@@ -341,12 +339,16 @@ impl Desired {
                         tracing::warn!(node = %name, error, "does not evaluate");
                     }
                 }
-                self.evaluated(&name, outcome);
+                if let Some(release) = &mut self.release {
+                    evaluated(release, &name, outcome);
+                }
             }
             Prepared::Built(name, outcome) => {
                 let took = preparing.began.elapsed();
                 metrics.built(if outcome.is_ok() { BuildResult::Success } else { BuildResult::Failed }, took);
-                self.built(&name, outcome);
+                if let Some(release) = &mut self.release {
+                    built(release, &name, outcome);
+                }
             }
             Prepared::Done => self.done(metrics),
         }
@@ -361,45 +363,6 @@ impl Desired {
             self.waiting = self.release.as_ref().and_then(|release| unfinished(release, &preparing.revision));
         }
         self.prepare_again = Some(Instant::now() + PREPARE_AGAIN);
-    }
-
-    fn evaluated(&mut self, name: &NodeName, outcome: Result<Option<Box<NodeSpec>>, String>) {
-        let Some(release) = self.release.as_mut() else { return };
-        match outcome {
-            Ok(None) => {
-                release.nodes.remove(name);
-            }
-            Ok(Some(spec)) => {
-                if let Some(node) = release.nodes.get_mut(name) {
-                    let same = node.spec.as_ref() == Some(&*spec) && matches!(node.progress, Progress::Built);
-                    node.spec = Some(*spec);
-                    if !same {
-                        node.progress = Progress::Building;
-                    }
-                }
-            }
-            Err(error) => {
-                if let Some(node) = release.nodes.get_mut(name) {
-                    node.progress = Progress::NotEvaluated { error };
-                }
-            }
-        }
-    }
-
-    fn built(&mut self, name: &NodeName, outcome: Result<(), String>) {
-        let Some(node) = self.release.as_mut().and_then(|release| release.nodes.get_mut(name)) else {
-            return;
-        };
-        match outcome {
-            Ok(()) => {
-                node.progress = Progress::Built;
-                node.last_good = node.spec.as_ref().map(|spec| spec.toplevel.clone());
-            }
-            Err(error) => {
-                tracing::warn!(node = %name, error, "does not build");
-                node.progress = Progress::NotBuilt { error };
-            }
-        }
     }
 
     fn done(&mut self, metrics: &Metrics) {
@@ -426,60 +389,5 @@ impl Desired {
             forget_roots(&self.roots, release);
         }
         tracing::info!(revision = preparing.revision.commit.short(), good, bad, "prepared");
-    }
-}
-
-/// The release of a revision whose nodes are only known by name: each keeps what it had until its new system is built.
-fn begin(previous: Option<Release>, revision: Revision, names: &Names, roots: &Path) -> Release {
-    // The same revision once more (a restart, a second try): what is known of it stays until it is known better.
-    let again = previous.as_ref().and_then(|release| release.revision.as_ref()) == Some(&revision);
-    let mut before = previous.map(|release| release.nodes).unwrap_or_default();
-    let nodes = names
-        .nodes
-        .iter()
-        .map(|name| {
-            let (spec, last_good) = match before.remove(name) {
-                Some(node) if again => return (name.clone(), node),
-                Some(node) => (node.spec.clone(), node.desired().cloned()),
-                None => (None, rooted(&system_root(roots, name))),
-            };
-            (name.clone(), NodeRelease { spec, progress: Progress::Evaluating, last_good })
-        })
-        .collect();
-    Release { revision: Some(revision), nodes, rollout: names.rollout.clone() }
-}
-
-/// The revision of a release that a newer commit interrupted half-way, if that newer one is `instead`.
-fn unfinished(release: &Release, instead: &Revision) -> Option<Revision> {
-    let waits = release.nodes.values().any(|node| match node.progress {
-        Progress::Evaluating | Progress::Building => true,
-        Progress::NotEvaluated { .. } | Progress::NotBuilt { .. } | Progress::Built => false,
-    });
-    release.revision.clone().filter(|revision| waits && revision != instead)
-}
-
-/// Lets the garbage collector have what was built for nodes that are declared no more.
-fn forget_roots(roots: &Path, release: &Release) {
-    for entry in std::fs::read_dir(roots).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_str().and_then(|name| name.parse::<NodeName>().ok());
-        if name.is_some_and(|name| !release.nodes.contains_key(&name))
-            && let Err(error) = std::fs::remove_dir_all(entry.path())
-        {
-            tracing::warn!(path = %entry.path().display(), %error, "the GC roots of a removed node stay");
-        }
-    }
-}
-
-/// What an earlier controller built for a node last: its GC root is the memory.
-fn rooted(link: &Path) -> Option<StorePath> {
-    let target = std::fs::read_link(link).ok()?;
-    target.exists().then_some(())?;
-    target.to_str()?.parse().ok()
-}
-
-fn is_broken(node: &NodeRelease) -> bool {
-    match node.progress {
-        Progress::NotEvaluated { .. } | Progress::NotBuilt { .. } => true,
-        Progress::Evaluating | Progress::Building | Progress::Built => false,
     }
 }
