@@ -381,6 +381,9 @@ impl Desired {
             self.view.blocked = Some(Blocked { reason: BlockedReason::EvalFailed, message });
         } else if good > 0 || bad == 0 {
             self.view.last_good = Some(preparing.revision.clone());
+            if head {
+                self.view.blocked = None;
+            }
         }
         let broken = self.release.as_ref().is_some_and(|release| release.nodes.values().any(is_broken));
         let again = broken || self.view.blocked.is_some();

@@ -111,7 +111,7 @@ fn a_hang_up_makes_everything_be_tried_now() {
     let mut fleet = fleet(&[]);
     let mark = fleet.dir().join("mark");
     let body = format!(
-        "if builtins.pathExists \"{}\" then {{ manifest = null; }} else throw \"no mark\"",
+        "if builtins.pathExists \"{}\" then import <driftless> {{ }} {{ nodes = {{ }}; }} else throw \"no mark\"",
         mark.display()
     );
     fleet.commit("waits for a mark", &[("deployment.nix", &body)]).unwrap();
@@ -133,4 +133,8 @@ fn a_hang_up_makes_everything_be_tried_now() {
         assert!(Instant::now() < deadline, "tried again");
         std::thread::sleep(Duration::from_millis(50));
     }
+    // What was missing is there, the commit is the same: it comes into force, and is said to be.
+    std::fs::write(&mark, "").unwrap();
+    fleet.hang_up().unwrap();
+    fleet.wait("head is in force", SOON, |seen| seen["source"]["blocked"].is_null()).unwrap();
 }
