@@ -163,7 +163,11 @@ fn each_fault_ends_as_the_real_thing_would() -> Result<()> {
     let run_for = |seconds: u32, system: &System, action: &str| -> Result<driftless_lab::Output> {
         let system = system.build()?;
         node.receive(&system)?;
-        node.enter(&format!("timeout --kill-after=1 {seconds} {system}/bin/switch-to-configuration {action}"))
+        // `exit` keeps the shell there: bash would become `timeout`, which dies of the KILL that it sends.
+        let run = format!(
+            "timeout --kill-after=1 {seconds} {system}/bin/switch-to-configuration {action}; exit $?"
+        );
+        node.enter(&run)
     };
     let run = |system: &System, action: &str| run_for(30, system, action);
     let with = |fault: Fault| System::new("bad").fault(fault);
