@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openssh::Session;
 use tokio::io::AsyncWriteExt;
@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, OnceCell};
 use super::{NodeError, Output, ssh_config, ssh_words};
 use crate::command::{self, CommandError};
 use crate::config::SshConfig;
+use crate::error_chain::error_chain;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 
@@ -23,6 +24,8 @@ use crate::model::node::NodeSpec;
 const PERSIST_SECONDS: u32 = 180;
 /// More than the TCP deadline, because key exchange and login come after it.
 const LOGIN: Duration = Duration::from_secs(30);
+/// How long a session is asked for that the node refuses.
+const TURN: Duration = Duration::from_secs(3);
 
 /// The way to a node.
 #[derive(Debug)]
@@ -199,7 +202,7 @@ impl Ssh {
 
     async fn shell(&self, attempt: &'static str, line: &str, input: &[u8]) -> Result<Output, NodeError> {
         let kept = self.kept().await?;
-        match converse(&kept, line, input).await {
+        match self.converse_in_turn(&kept, line, input).await {
             Ok(output) => Ok(output),
             Err(source) => {
                 let mut slot = self.kept.lock().await;
@@ -208,6 +211,25 @@ impl Ssh {
                     self.stop_master().await;
                 }
                 Err(NodeError::Disconnected { node: self.node.clone(), attempt, source })
+            }
+        }
+    }
+
+    /// A node that allows few sessions (sshd_config(5), MaxSessions) may not have noticed the end of the one before. It
+    /// refuses then without having started anything, so asking again is safe.
+    async fn converse_in_turn(
+        &self,
+        session: &Session,
+        line: &str,
+        input: &[u8],
+    ) -> Result<Output, openssh::Error> {
+        let began = Instant::now();
+        loop {
+            match converse(session, line, input).await {
+                Err(error) if is_refused(&error) && began.elapsed() < TURN => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                ended => return ended,
             }
         }
     }
@@ -295,6 +317,11 @@ impl Ssh {
             },
         }
     }
+}
+
+/// Whether the node refused another session on a connection that is well.
+fn is_refused(error: &openssh::Error) -> bool {
+    error_chain(error).contains("Session open refused")
 }
 
 async fn converse(session: &Session, line: &str, input: &[u8]) -> Result<Output, openssh::Error> {

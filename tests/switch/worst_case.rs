@@ -175,6 +175,20 @@ async fn a_login_with_sudo_noise_and_one_session_is_enough_for_a_whole_deploy() 
 }
 
 #[tokio::test]
+async fn a_node_that_allows_one_session_is_asked_in_turn() {
+    let setup = Setup { sshd_options: vec!["MaxSessions 1".into()], ..Setup::default() };
+    let bench = Bench::on(&System::new("first"), &setup);
+    let node = bench.node(&bench.first, |_| {});
+    let look = || node.observe(Duration::from_secs(20));
+    look().await.unwrap();
+    let (one, two, three) = tokio::join!(look(), look(), look());
+    for seen in [one, two, three] {
+        assert_eq!(seen.unwrap().running, bench.first);
+    }
+    node.close().await;
+}
+
+#[tokio::test]
 async fn a_sudo_that_wants_a_password_is_quoted() {
     let setup =
         Setup { users: vec![User { name: "deployer".into(), sudo: Sudo::WithPassword }], ..Setup::default() };
