@@ -175,6 +175,35 @@ async fn a_login_with_sudo_noise_and_one_session_is_enough_for_a_whole_deploy() 
 }
 
 #[tokio::test]
+async fn only_a_new_login_that_knows_the_nonce_is_contact_and_only_the_nonce_gives_a_verdict() {
+    let bench = Bench::new("first");
+    let system = built(&System::new("second"));
+    let node = bench.node(&system, |spec| spec.health_checks.units = vec!["never.service".into()]);
+    let (nix, order) = (bench.nix(), bench.order(&system, Goal::Switch));
+    let (show, mut stage) = watch::channel(Stage::Preparing);
+    tokio::select! {
+        ended = node.deploy(&nix, &order, &show) => panic!("ended too early: {ended:?}"),
+        _ = stage.wait_for(|stage| matches!(stage, Stage::Switching { phase: Phase::Health, .. })) => {}
+    }
+    let say = |verb: &str, arguments: &str| {
+        let script = format!(
+            "cd /var/lib/driftless-node/switches/* && id=${{PWD##*/}} && \
+             nonce=$(sed -n 's/^nonce //p' order) && from=$(sed -n 's/^ssh-from //p' order) && \
+             sh ./switch.sh f {verb} \"$id\" {arguments}"
+        );
+        bench.machine.enter(&script).unwrap().stdout
+    };
+    assert!(say("contact", "wrong '192.0.2.1 1 192.0.2.2 22'").contains("refused nonce"));
+    assert!(say("contact", "\"$nonce\" \"$from\"").contains("refused same-connection"));
+    assert!(say("contact", "\"$nonce\" '192.0.2.1 1 192.0.2.2 22'").contains("refused phase health"));
+    assert!(say("accept", "wrong").contains("refused nonce"));
+    assert!(say("reject", "wrong 'no reason'").contains("refused nonce"));
+    assert!(say("reject", "\"$nonce\" 'not today'").contains("verdict reject not today"));
+    assert!(!say("accept", "\"$nonce\"").contains("verdict accept"), "the first verdict stands");
+    node.close().await;
+}
+
+#[tokio::test]
 async fn a_node_that_allows_one_session_is_asked_in_turn() {
     let setup = Setup { sshd_options: vec!["MaxSessions 1".into()], ..Setup::default() };
     let bench = Bench::on(&System::new("first"), &setup);
