@@ -2,7 +2,7 @@
 //!
 //! A node is systemd as PID 1 in its own namespaces, with a real sshd, a real Nix store with its daemon, its own address on a
 //! bridge of the lab, and its own `/etc`, `/run`, `/var`, `/boot` and (at first empty) `/nix`. Of the machine it runs on it
-//! sees nothing but `/usr`, read-only. It needs root, Linux 5.14 with cgroup2, systemd, iproute2, util-linux, openssh and Nix.
+//! sees nothing but `/usr`, read-only. It needs root, Linux 5.14 (with TAP devices, for a [`Wire`]) with cgroup2, systemd, iproute2, util-linux, openssh and Nix.
 //!
 //! ```no_run
 //! use driftless_lab::{Fault, Lab, System};
@@ -28,6 +28,7 @@ mod program;
 mod setup;
 mod supervisor;
 mod system;
+mod wire;
 
 pub use base::Base;
 pub use fleet::Fleet;
@@ -37,3 +38,4 @@ pub use program::Output;
 pub use setup::{Setup, Sudo, User};
 pub use supervisor::Power;
 pub use system::{Fault, System};
+pub use wire::{Way, Wire};

@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -17,6 +17,7 @@ use crate::lab::Lab;
 use crate::program::{Output, bounded, require, run};
 use crate::setup::Setup;
 use crate::supervisor::{Machine, Supervisor};
+use crate::wire::{Relay, Wire};
 
 /// How long a command on a node may take.
 const COMMAND: Duration = Duration::from_secs(60);
@@ -30,6 +31,7 @@ pub struct Node {
     port: String,
     sizes: [(&'static str, u64); 2],
     supervisor: Arc<Supervisor>,
+    relay: Mutex<Option<Relay>>,
 }
 
 impl Node {
@@ -80,6 +82,7 @@ impl Node {
             port: subnet.port(number),
             sizes: [("/nix", setup.nix_bytes), ("/var", setup.var_bytes)],
             supervisor,
+            relay: Mutex::default(),
         };
         lab.register_node(&node, &node.supervisor)?;
         Ok(node)
@@ -179,6 +182,21 @@ impl Node {
     #[must_use]
     pub fn link(&self) -> Link<'_> {
         Link { port: &self.port, bridge: self.lab.inner.subnet.bridge(), address: self.address }
+    }
+
+    /// Makes its wire one of this kind, now and for all further boots. Frames that are under way go on as they were sent.
+    /// Unlike [`Link::cut`], a dead wire leaves the neighbours in place: packets vanish in silence, as behind a router.
+    pub fn wire(&self, wire: Wire) -> Result<()> {
+        let mut relay = self.relay.lock().unwrap_or_else(PoisonError::into_inner);
+        match relay.as_ref() {
+            Some(relay) => relay.set(wire),
+            None => *relay = Some(Relay::lay(&self.port, &self.lab.inner.subnet.bridge(), wire)?),
+        }
+        Ok(())
+    }
+
+    fn is_wired(&self) -> bool {
+        self.relay.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Stops sshd and ends the sessions that it has.

@@ -1,13 +1,14 @@
 //! The lab itself: that its nodes are machines enough to test against, and that nothing of it stays behind.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, ErrorKind};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use driftless_lab::{Fault, Lab, Power, Setup, Sudo, System, User};
+use driftless_lab::{Fault, Lab, Power, Setup, Sudo, System, User, Way, Wire};
 
 #[test]
 fn a_node_boots_its_system_and_has_a_store_of_its_own() -> Result<()> {
@@ -295,6 +296,48 @@ fn nodes_boot_side_by_side_and_know_each_other() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_wire_delays_loses_and_swallows_packets_also_after_a_reboot() -> Result<()> {
+    let lab = Lab::start()?;
+    let node = lab.node("n1", &System::new("far away").build()?)?;
+    let address = SocketAddr::new(node.address(), 22);
+    // The handshake of TCP takes one round trip.
+    let knock = || {
+        let began = Instant::now();
+        TcpStream::connect_timeout(&address, Duration::from_millis(700)).map(|_| began.elapsed())
+    };
+    node.wire(Wire::new(Duration::from_millis(100), 0.0))?;
+    let took = knock()?;
+    assert!(took >= Duration::from_millis(100), "{took:?}");
+    node.reboot()?;
+    assert!(knock()? >= Duration::from_millis(100), "the wire is still there");
+
+    node.wire(Wire::DEAD)?;
+    assert_eq!(knock().unwrap_err().kind(), ErrorKind::TimedOut, "nobody says that it is dead");
+    let Wire { to_node, .. } = Wire::default();
+    node.wire(Wire { to_node, ..Wire::DEAD })?;
+    assert_eq!(knock().unwrap_err().kind(), ErrorKind::TimedOut, "no answer comes back");
+    assert!(
+        node.enter("ss -Htn state syn-recv '( sport = 22 )'")?.stdout.contains(":22 "),
+        "but it was heard"
+    );
+
+    let small = Way { largest: Some(1_000), ..Way::default() };
+    node.wire(Wire { from_node: small, ..Wire::default() })?;
+    let mut long = Command::new("timeout");
+    long.args(["1", "ssh", "-F"]).arg(lab.ssh_config()).args(["n1", "head", "-c", "20000", "/dev/zero"]);
+    assert_eq!(long.stdout(Stdio::null()).status()?.code(), Some(124), "long packets vanish");
+
+    // A handshake that loses a packet takes a second more.
+    node.wire(Wire::new(Duration::ZERO, 0.2))?;
+    let handshake = |_| TcpStream::connect_timeout(&address, Duration::from_millis(80));
+    let lost = (0..30).map(handshake).filter(std::result::Result::is_err).count();
+    assert!(lost > 2, "{lost} of 30 lost a packet");
+    node.wire(Wire::default())?;
+    knock()?;
+    Ok(())
+}
+
 /// A lab in a process of its own, and what of it can be seen from outside.
 struct Stranger {
     owner: Child,
@@ -307,7 +350,7 @@ struct Stranger {
 impl Stranger {
     fn start() -> Result<Stranger> {
         let mut owner = Command::new(env!("CARGO_BIN_EXE_lab"))
-            .args(["up", "2"])
+            .args(["up", "2", "1"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -319,7 +362,21 @@ impl Stranger {
         let id = dir.file_name().expect("a name").to_string_lossy();
         let bridge = PathBuf::from(format!("/sys/class/net/dl{id}"));
         assert!(dir.join("n2/pid1").exists() && bridge.exists());
-        Ok(Stranger { owner, _said: said, dir, bridge })
+        let stranger = Stranger { owner, _said: said, dir, bridge };
+        assert!(stranger.interfaces().len() > 5, "there is a wire: {:?}", stranger.interfaces());
+        Ok(stranger)
+    }
+
+    /// The bridge, ports, and what belongs to wires.
+    fn interfaces(&self) -> Vec<String> {
+        let bridge = self.bridge.file_name().expect("a name").to_string_lossy().into_owned();
+        fs::read_dir("/sys/class/net")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| *name == bridge || name.starts_with(&format!("{bridge}n")))
+            .collect()
     }
 
     fn await_its_end(&self) {
@@ -327,7 +384,8 @@ impl Stranger {
         let until = Instant::now() + Duration::from_secs(10);
         loop {
             let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-            if !self.dir.exists() && !self.bridge.exists() && !mounts.contains(&*self.dir.to_string_lossy()) {
+            let mounted = mounts.contains(&*self.dir.to_string_lossy());
+            if !self.dir.exists() && !mounted && self.interfaces().is_empty() {
                 return;
             }
             assert!(Instant::now() < until, "{} remains", self.dir.display());

@@ -14,6 +14,8 @@ const BOOT: Duration = Duration::from_secs(60);
 
 /// How long one knock at sshd's port may take: the answer comes at once or, where nobody has the address yet, never.
 const CONNECT: Duration = Duration::from_millis(60);
+/// The same where there is a wire with a delay or losses.
+const CONNECT_BY_WIRE: Duration = Duration::from_secs(2);
 
 impl Node {
     /// How it stands.
@@ -84,8 +86,9 @@ impl Node {
     /// Waits until sshd answers on the node's address.
     pub fn wait_ssh(&self) -> Result<()> {
         let until = Instant::now() + BOOT;
+        let connect = if self.is_wired() { CONNECT_BY_WIRE } else { CONNECT };
         loop {
-            if ssh_answers(SocketAddr::new(self.address, 22)) {
+            if ssh_answers(SocketAddr::new(self.address, 22), connect) {
                 return Ok(());
             }
             if Instant::now() > until || matches!(self.power(), Power::Broken(_)) {
@@ -103,8 +106,8 @@ impl Node {
 }
 
 /// Whether a server greets as SSH servers do.
-fn ssh_answers(address: SocketAddr) -> bool {
-    let Ok(mut stream) = TcpStream::connect_timeout(&address, CONNECT) else {
+fn ssh_answers(address: SocketAddr, connect: Duration) -> bool {
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, connect) else {
         return false;
     };
     let mut greeting = [0; 4];

@@ -42,6 +42,8 @@ unshare --net="$dir/net" ip link set lo up
 # The same card after each boot: neighbours remember its hardware address for half a minute.
 mac=$(echo "$address" | awk -F. '{ printf "02:64:%02x:%02x:%02x:%02x", $1, $2, $3, $4 }')
 ip link add "$veth" type veth peer name eth0 address "$mac" netns "$dir/net"
+# The wire of a test, where one was laid.
+[ ! -e "/sys/class/net/${veth}w" ] || bridge=${veth}w
 ip link set "$veth" master "$bridge" up
 cat >"$root/run/lab-network" <<IP
 addr replace $address/24 dev eth0

@@ -16,7 +16,8 @@ tear_down() {
   # First the sign that boots look for, then the kill: a boot that joined its cgroup too late sees the sign missing.
   rm -f "$lab/alive"
   [ ! -e "$cgroup/cgroup.kill" ] || echo 1 >"$cgroup/cgroup.kill"
-  for port in "/sys/class/net/$bridge/brif/"*; do
+  # The nodes' ports, and the bridges of their wires.
+  for port in "/sys/class/net/${bridge}n"*; do
     [ ! -e "$port" ] || ip link del "${port##*/}" 2>/dev/null
   done
   ip link del "$bridge" 2>/dev/null
