@@ -24,11 +24,12 @@ export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) * 2 )))
 # What nodes with another systemd, OpenSSH and Nix (those of Debian 13) could change. The Nix side then also runs with that Nix.
 newer := switch:: nix_copies:: reconcile::a_commit_becomes_the_fleet
 
-.PHONY: help build demo test test-newer lint deps
+.PHONY: help build demo test test-newer fuzz lint deps
 
 help:
 	@echo 'make demo         a fleet of three lab nodes, from the first commit to healed drift; KEEP=1 keeps it up'
 	@echo 'make test         every test, those on lab nodes included'
+	@echo 'make fuzz         feeds every parser to a fuzzer, SECONDS=60 each; needs a nightly Rust'
 	@echo 'make lint         formatting, clippy, shellcheck, promtool'
 	@echo 'make build        the driftless binary, optimised'
 	@echo 'make deps         installs what all of these need'
@@ -54,6 +55,15 @@ test-newer:
 	DRIFTLESS_LAB_BASE=debian13 cargo test -p driftless --test integration -- $(newer)
 	DRIFTLESS_LAB_BASE=debian13 cargo test -p driftless-lab --test smoke
 	$(runner)='$(strip $(as_root) $(CURDIR)/tests/with-debian13.sh)' cargo test -p driftless --test integration -- nix_library:: nix_programs::
+
+SECONDS ?= 60
+fuzz:
+	@tests/deps.sh fuzz
+	@set -e; for target in $$(cargo fuzz list); do \
+	  mkdir -p fuzz/target/found/$$target; \
+	  cargo +nightly fuzz run $$target fuzz/target/found/$$target fuzz/corpus/$$target -- \
+	    -max_total_time=$(SECONDS) -max_len=16384 -timeout=10 -rss_limit_mb=2048; \
+	done
 
 lint:
 	@tests/deps.sh lint

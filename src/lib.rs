@@ -76,3 +76,7 @@ pub mod cli;
 // Below everything: how a program is started with a deadline, and how an error is told with its causes.
 pub mod command;
 pub mod error_chain;
+
+// Not in what is shipped: everything that is parsed from outside, for fuzzers.
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;

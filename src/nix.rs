@@ -13,6 +13,8 @@ mod copy;
 mod error;
 mod evaluate;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod message;
 mod process;
 mod progress;

@@ -5,6 +5,8 @@
 
 mod deploy;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod health;
 mod observe;
 mod preflight;

@@ -7,6 +7,8 @@
 mod checkout;
 mod error;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod git;
 mod url;
 mod watch;

@@ -21,6 +21,7 @@ ps procps procps
 sudo sudo sudo'
 base='debootstrap debootstrap debootstrap
 promtool prometheus promtool, of Prometheus'
+fuzzing='c++ g++ a C++ compiler'
 lint='shellcheck shellcheck ShellCheck
 promtool prometheus promtool, of Prometheus'
 
@@ -35,7 +36,9 @@ $nodes
 $base" ;;
     lint) needs="$needs
 $lint" ;;
-    *) echo "deps.sh: what is '$job'? jobs are build, demo, test and lint" >&2 && exit 64 ;;
+    fuzz) needs="$needs
+$fuzzing" ;;
+    *) echo "deps.sh: what is '$job'? jobs are build, demo, test, lint and fuzz" >&2 && exit 64 ;;
   esac
 done
 
@@ -57,6 +60,15 @@ for job; do
       echo "rustfmt and clippy are missing here; please install them beside Rust" >&2
       exit 1
     fi
+  fi
+done
+for job; do
+  if [ "$job" = fuzz ]; then
+    if ! cargo +nightly --version >/dev/null 2>&1 && ! rustup toolchain install nightly --profile minimal; then
+      echo "cargo-fuzz needs a nightly Rust; please install one with rustup. (make test tries the same corpus without.)" >&2
+      exit 1
+    fi
+    cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
   fi
 done
 [ -n "$missing" ] || exit 0

@@ -269,6 +269,7 @@ async fn a_controller_that_dies_while_the_node_waits_leaves_it_to_roll_back_alon
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let state = node.observe(Duration::from_secs(20)).await.unwrap();
+    assert_eq!(state.generation, Some(1));
     let (show, _stage) = watch::channel(Stage::Preparing);
     let entry = node.attach(&state.journal[0].id, &show).await.unwrap();
     bench.assert_outcome(&entry, Outcome::RolledBack, Some(Cause::Silence)).await;

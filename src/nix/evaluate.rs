@@ -40,8 +40,8 @@ type Chunk = (Vec<NodeName>, Result<Vec<Answer>, NixError>);
 
 /// The manifest with its nodes still unread, so that one unreadable node does not spoil the others.
 #[derive(Deserialize)]
-struct Document {
-    nodes: BTreeMap<String, Value>,
+pub(super) struct Document {
+    pub(super) nodes: BTreeMap<String, Value>,
 }
 
 /// All that can be read of a manifest of any version.
@@ -212,7 +212,7 @@ impl Nix {
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(text: &[u8], of: Subject) -> Result<T, NixError> {
+pub(super) fn read<T: serde::de::DeserializeOwned>(text: &[u8], of: Subject) -> Result<T, NixError> {
     let understood = |source| NixError::Manifest { of: of.clone(), source };
     let Head { version } = serde_json::from_slice(text).map_err(understood)?;
     if version != VERSION {

@@ -88,7 +88,7 @@ impl Heard {
             Ok(Line::Stop { id }) => {
                 if let Some(bytes) = self.open.remove(&id) {
                     self.closed.insert(id);
-                    self.bytes_of_closed += bytes;
+                    self.bytes_of_closed = self.bytes_of_closed.saturating_add(bytes);
                 }
             }
             Ok(Line::Result { id, kind, fields }) => self.result(id, kind, &fields),
@@ -112,10 +112,12 @@ impl Heard {
 
     /// `written`: bytes that the process wrote since its start.
     pub(super) fn progress(&self, written: u64) -> CopyProgress {
-        let told = self.bytes_of_closed + self.open.values().sum::<u64>();
+        let sum =
+            |numbers: &BTreeMap<u64, u64>| numbers.values().fold(0, |sum: u64, n| sum.saturating_add(*n));
+        let told = self.bytes_of_closed.saturating_add(sum(&self.open));
         CopyProgress {
             paths_done: self.closed.len() as u64,
-            paths_total: self.all.values().sum(),
+            paths_total: sum(&self.all),
             bytes_sent: if self.bytes_total.is_some() { told } else { written },
             bytes_total: self.bytes_total,
         }

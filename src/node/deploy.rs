@@ -329,7 +329,7 @@ impl Node {
 }
 
 /// Three numbers of seconds.
-fn deadlines(text: &str) -> Option<Deadlines> {
+pub(super) fn deadlines(text: &str) -> Option<Deadlines> {
     let mut numbers = text.split(' ').map(|number| number.parse().ok().map(Duration::from_secs));
     let mut next = || numbers.next().flatten();
     Some(Deadlines { switch: next()?, contact: next()?, health: next()? })

@@ -87,7 +87,8 @@ impl Reply {
     /// The reply to `observe`.
     pub fn node_state(&self) -> Result<NodeState, FrameError> {
         let paths = |key| self.all(key).map(str::to_owned).collect();
-        let mut journal = self.all("entry").map(entry).collect::<Result<Vec<_>, _>>()?;
+        // One that cannot be read (a power cut half-way, another version) hides neither the others nor the node.
+        let mut journal: Vec<Entry> = self.all("entry").filter_map(|line| entry(line).ok()).collect();
         journal.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(NodeState {
             boot_id: self.required("boot-id")?,
@@ -246,6 +247,19 @@ mod tests {
         assert!(entry("too\tfew").is_err());
         assert!(entry(&line("dancing", "-", "B1", "yes")).is_err());
         assert!(entry(&line("finished", "great", "B1", "yes")).is_err());
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_hides_neither_the_others_nor_the_node() {
+        let good = line("finished", "succeeded", "B1", "no");
+        let text = format!(
+            "driftless/1 f\nboot-id 11111111-2222-3333-4444-555555555555\nuptime 9\nrunning {SYSTEM}\ngeneration 3\n\
+             entry {good}\nentry \u{0}\u{0}\u{0}\nentry {}\nend f\n",
+            line("dancing", "-", "B1", "no")
+        );
+        let state = Reply::parse(text.as_bytes(), "f").unwrap().node_state().unwrap();
+        assert_eq!(state.journal, [entry(&good).unwrap()]);
+        assert_eq!(state.generation, Some(3));
     }
 
     #[test]

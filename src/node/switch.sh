@@ -691,7 +691,8 @@ verb_observe() { # [nix]
   reply "running $system"
   reply "boot-default $(boot_default)"
   link=$(readlink "$PROFILE")
-  link=${link##*/system-}
+  link=${link##*/}
+  link=${link#system-}
   reply "generation ${link%-link}"
   booted=$(readlink -f /run/booted-system)
   reply "booted $booted"
