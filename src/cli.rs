@@ -30,6 +30,7 @@ mod logs;
 mod plan;
 mod report;
 mod status;
+mod sync;
 
 mod build;
 mod check;
@@ -108,6 +109,8 @@ pub enum Verb {
     Rollback(rollback::Args),
     /// Give nodes back to the controller: failures and pins no longer count
     Retry(retry::Args),
+    /// Make the controller look at everything now
+    Sync(sync::Args),
     /// Let the controller follow a branch that was rewritten
     AcceptHistory(accept_history::Args),
     /// Show the switches that nodes remember
@@ -156,6 +159,7 @@ async fn dispatch(global: &Global, verb: Verb) -> Result<ExitCode> {
         Verb::Diff(args) => diff::run(global, args).await,
         Verb::Rollback(args) => rollback::run(global, args).await,
         Verb::Retry(args) => retry::run(global, args).await,
+        Verb::Sync(args) => sync::run(global, args).await,
         Verb::AcceptHistory(args) => accept_history::run(global, args).await,
         Verb::History(args) => history::run(global, args).await,
         Verb::Logs(args) => logs::run(global, args).await,

@@ -5,13 +5,17 @@
 //! building, observing and switching run as tasks beside the loop, so that a slow one never delays the rest; what they
 //! found waits in a queue until the next pass reads it. Nothing is decided here: that is `plan`'s.
 
+mod candidate;
+mod commit_times;
 mod compare;
 mod counted;
 mod desired;
 mod execute;
+mod head;
 mod lookout;
 mod memory;
 mod prepare;
+mod preparing;
 mod state_lock;
 mod succession;
 
@@ -96,7 +100,7 @@ pub enum ControllerError {
 #[derive(Debug)]
 enum News {
     /// The source was asked for its newest commit.
-    Fetched { outcome: Result<desired::Fetched, SourceError>, took: Duration },
+    Fetched { outcome: Result<head::Fetched, SourceError>, took: Duration },
     /// A step of evaluating and building a revision.
     Prepared { number: u64, step: Prepared },
     /// A node was looked at.

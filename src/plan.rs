@@ -22,6 +22,7 @@ pub mod backoff;
 pub mod drift;
 pub mod glob;
 pub mod history;
+pub mod removal;
 pub mod selection;
 pub mod target;
 pub mod view;

@@ -41,6 +41,9 @@ const FORMER: &str = "refs/driftless/former";
 /// The newest history that a person accepted although it was rewritten.
 const ACCEPTED: &str = "refs/driftless/accepted";
 
+/// The commit of which a person said last that it may remove most of the fleet.
+const REMOVAL_ALLOWED: &str = "refs/driftless/removal-allowed";
+
 /// How a new head relates to the revision in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lineage {
@@ -129,7 +132,7 @@ impl Source {
         if self.descends(head, in_force)? {
             return Ok(Lineage::Continued);
         }
-        match self.accepted()? {
+        match self.said(ACCEPTED)? {
             Some(accepted) if self.descends(head, &accepted)? => Ok(Lineage::Continued),
             Some(_) | None => Ok(Lineage::Rewritten),
         }
@@ -137,17 +140,32 @@ impl Source {
 
     /// From now on heads may continue from this commit, whatever was in force before.
     pub fn accept_history(&self, revision: &Revision) -> Result<(), SourceError> {
+        self.say(ACCEPTED, revision, "accepted by a person")
+    }
+
+    /// This commit, and no other, may remove most of the fleet.
+    pub fn allow_removal(&self, revision: &Revision) -> Result<(), SourceError> {
+        self.say(REMOVAL_ALLOWED, revision, "mass removal allowed by a person")
+    }
+
+    /// Whether a person said that this commit may remove most of the fleet.
+    pub fn allows_removal(&self, commit: &CommitId) -> Result<bool, SourceError> {
+        Ok(self.said(REMOVAL_ALLOWED)?.as_ref() == Some(commit))
+    }
+
+    /// Keeps what a person says of a commit. In the clone it outlives restarts, and the commit cannot be pruned.
+    fn say(&self, reference: &str, revision: &Revision, message: &str) -> Result<(), SourceError> {
         let repository = self.repository()?;
         let keep = || {
             let commit = Oid::from_str(revision.commit.as_str())?;
-            repository.reference(ACCEPTED, commit, true, "accepted by a person").map(|_| ())
+            repository.reference(reference, commit, true, message).map(|_| ())
         };
         keep().map_err(|error| self.broken(error))
     }
 
-    fn accepted(&self) -> Result<Option<CommitId>, SourceError> {
+    fn said(&self, reference: &str) -> Result<Option<CommitId>, SourceError> {
         let repository = self.repository()?;
-        match repository.find_reference(ACCEPTED).and_then(|reference| reference.peel_to_commit()) {
+        match repository.find_reference(reference).and_then(|reference| reference.peel_to_commit()) {
             Ok(commit) => Ok(commit.id().to_string().parse().ok()),
             Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
             Err(error) => Err(self.broken(error)),

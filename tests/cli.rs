@@ -11,7 +11,7 @@ use tempfile::TempDir;
 /// Evaluating three small nodes takes about a second.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-const VERBS: [&str; 18] = [
+const VERBS: [&str; 19] = [
     "run",
     "plan",
     "status",
@@ -22,6 +22,7 @@ const VERBS: [&str; 18] = [
     "diff",
     "rollback",
     "retry",
+    "sync",
     "accept-history",
     "history",
     "logs",

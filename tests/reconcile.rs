@@ -2,6 +2,7 @@
 
 mod people;
 mod release;
+mod removal;
 mod rest;
 mod restart;
 mod source;

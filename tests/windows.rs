@@ -300,6 +300,7 @@ async fn the_gauges_say_what_the_snapshot_says() {
         r#"driftless_node_deploying{node="web2"} 1"#,
         r#"driftless_git_head_blocked{reason="eval_failed"} 1"#,
         r#"driftless_git_head_blocked{reason="non_fast_forward"} 0"#,
+        r#"driftless_git_head_blocked{reason="mass_removal"} 0"#,
         r#"driftless_deployments_total{operation="switch",result="rollback-failed"} 0"#,
         r#"driftless_http_requests_total{code="200",handler="/metrics",method="GET"} 1"#,
     ];

@@ -10,17 +10,21 @@ use jiff::Timestamp;
 use rand::Rng;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::candidate::{Candidate, Verdict};
+use super::commit_times::CommitTimes;
+use super::head::{Fetched, fetch};
 use super::memory::{Memory, MemoryFile};
 use super::prepare::{Preparation, Prepared, prepare};
-use super::succession::{begin, built, evaluated, forget_roots, is_broken, unfinished};
+use super::preparing::{Counts, Preparing};
+use super::succession::{begin, built, deployed_to, evaluated, forget_roots, is_broken, unfinished};
 use super::{Desk, News, Options, counted};
 use crate::error_chain::error_chain;
 use crate::model::name::NodeName;
 use crate::model::release::{Progress, Release};
-use crate::model::revision::{CommitId, Revision};
+use crate::model::revision::Revision;
 use crate::model::snapshot::{Blocked, BlockedReason, SourceView};
 use crate::nix::Nix;
-use crate::serve::metrics::{BuildResult, EvaluationResult, FetchResult, Metrics};
+use crate::serve::metrics::{EvaluationResult, FetchResult, Metrics};
 use crate::source::{Lineage, Source, SourceError};
 
 /// A revision with nodes that did not evaluate or build is tried again after this: a cache or a mirror may be back.
@@ -35,8 +39,7 @@ pub struct Desired {
     fetch_due: Instant,
     fetching: Option<AbortOnDropHandle<()>>,
     view: SourceView,
-    /// Times of the commits that nodes are shown with; `None` where the clone does not have the commit.
-    commit_times: BTreeMap<String, Option<Timestamp>>,
+    commit_times: CommitTimes,
     release: Option<Release>,
     memory: MemoryFile,
     /// The revision to be prepared next.
@@ -45,36 +48,6 @@ pub struct Desired {
     /// Numbers the preparations, so that what a cancelled one still hands in is told apart.
     number: u64,
     prepare_again: Option<Instant>,
-}
-
-/// The newest commit, and how it relates to the revision in force.
-#[derive(Debug)]
-pub struct Fetched {
-    revision: Revision,
-    lineage: Lineage,
-}
-
-async fn fetch(source: Source, in_force: Option<CommitId>) -> Result<Fetched, SourceError> {
-    let revision = source.fetch().await?;
-    let lineage = match in_force {
-        None => Lineage::Continued,
-        Some(in_force) => source.lineage(&revision.commit, &in_force)?,
-    };
-    Ok(Fetched { revision, lineage })
-}
-
-#[derive(Debug)]
-struct Preparing {
-    revision: Revision,
-    began: Instant,
-    evaluated: Counts,
-    _task: AbortOnDropHandle<()>,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    good: usize,
-    bad: usize,
 }
 
 impl Desired {
@@ -105,7 +78,7 @@ impl Desired {
             fetch_due: Instant::now(),
             fetching: None,
             view,
-            commit_times: BTreeMap::new(),
+            commit_times: CommitTimes::default(),
             release,
             waiting: None,
             preparing: None,
@@ -121,16 +94,7 @@ impl Desired {
 
     /// The source for the windows, with the times of the commits that nodes are shown with.
     pub fn view(&mut self, shown: &BTreeSet<String>) -> SourceView {
-        self.commit_times.retain(|short, _| shown.contains(short));
-        for short in shown {
-            // Asked once per fetch: what the clone does not have now, only a fetch can bring.
-            if !self.commit_times.contains_key(short) {
-                let time = self.source.resolve(short).ok().map(|revision| revision.committed_at);
-                self.commit_times.insert(short.clone(), time);
-            }
-        }
-        let known = self.commit_times.iter().filter_map(|(short, time)| Some((short.clone(), (*time)?)));
-        self.view.commit_times = known.collect();
+        self.view.commit_times = self.commit_times.of(shown, &self.source);
         self.view.clone()
     }
 
@@ -192,7 +156,7 @@ impl Desired {
     fn worth_preparing(&self) -> Option<Revision> {
         let refused = self.view.blocked.as_ref().is_some_and(|blocked| match blocked.reason {
             BlockedReason::NonFastForward => true,
-            BlockedReason::InvalidFile | BlockedReason::EvalFailed => false,
+            BlockedReason::InvalidFile | BlockedReason::EvalFailed | BlockedReason::MassRemoval => false,
         });
         if refused { self.release.as_ref()?.revision.clone() } else { self.view.head.clone() }
     }
@@ -224,12 +188,7 @@ impl Desired {
         let task = tokio::spawn(async move {
             prepare(job, |step| desk.hand_in(News::Prepared { number, step })).await;
         });
-        self.preparing = Some(Preparing {
-            revision,
-            began: Instant::now(),
-            evaluated: Counts::default(),
-            _task: AbortOnDropHandle::new(task),
-        });
+        self.preparing = Some(Preparing::new(revision, task));
     }
 
     /// Takes in what a fetch found. A new head cancels whatever was being prepared.
@@ -240,7 +199,7 @@ impl Desired {
                 metrics.fetched(FetchResult::Success, took);
                 self.view.fetched_at = Some(Timestamp::now());
                 self.view.fetch_error = None;
-                self.commit_times.retain(|_, time| time.is_some());
+                self.commit_times.fetched();
                 let rewritten = |blocked: &Blocked| blocked.reason == BlockedReason::NonFastForward;
                 let was_refused = self.view.blocked.as_ref().is_some_and(rewritten);
                 let known = self.view.head.as_ref().is_some_and(|head| head.commit == revision.commit);
@@ -315,48 +274,80 @@ impl Desired {
     /// Takes in one step of a preparation.
     pub fn prepared(&mut self, number: u64, step: Prepared, metrics: &Metrics) {
         let Some(preparing) = self.preparing.as_mut().filter(|_| number == self.number) else { return };
+        preparing.count(&step, metrics);
         match step {
             Prepared::Named(names) => {
                 let revision = preparing.revision.clone();
-                self.release = Some(begin(self.release.take(), revision, &names, &self.roots));
+                self.judge(Candidate::new(names, self.at_stake(&revision)));
             }
-            Prepared::Blocked(blocked) => {
-                metrics.evaluated(EvaluationResult::Failed, preparing.began.elapsed());
-                let revision = preparing.revision.commit.short().to_owned();
-                tracing::warn!(
-                    revision,
-                    reason = blocked.reason.as_str(),
-                    message = blocked.message,
-                    "head blocked"
-                );
-                self.blocked(blocked);
-            }
-            Prepared::Evaluated(name, outcome) => {
-                match &outcome {
-                    Ok(_) => preparing.evaluated.good += 1,
-                    Err(error) => {
-                        preparing.evaluated.bad += 1;
-                        tracing::warn!(node = %name, error, "does not evaluate");
-                    }
+            Prepared::Blocked(blocked) => self.blocked(blocked),
+            Prepared::Evaluated(..) | Prepared::Built(..) => match preparing.candidate.take() {
+                Some(mut candidate) => {
+                    candidate.learn(step);
+                    self.judge(candidate);
                 }
-                if let Some(release) = &mut self.release {
-                    evaluated(release, &name, outcome);
+                None => self.learn(step),
+            },
+            Prepared::Done => {
+                if let Some(candidate) = preparing.candidate.take() {
+                    self.enter(candidate);
+                }
+                self.done(metrics);
+            }
+        }
+    }
+
+    /// The nodes that a revision must not take away unasked. What is in force already, or was allowed, is not judged.
+    fn at_stake(&self, revision: &Revision) -> BTreeSet<NodeName> {
+        let in_force = self.release.as_ref().and_then(|release| release.revision.as_ref()) == Some(revision);
+        let allowed = self.source.allows_removal(&revision.commit).unwrap_or_else(|error| {
+            tracing::warn!(error = error_chain(&error), "cannot tell what a person allowed");
+            false
+        });
+        if in_force || allowed { BTreeSet::new() } else { deployed_to(self.release.as_ref(), &self.roots) }
+    }
+
+    fn judge(&mut self, candidate: Candidate) {
+        match candidate.judge() {
+            Verdict::Enters(candidate) => self.enter(candidate),
+            Verdict::Waits(candidate) => {
+                if let Some(preparing) = &mut self.preparing {
+                    preparing.candidate = Some(candidate);
                 }
             }
-            Prepared::Built(name, outcome) => {
-                let took = preparing.began.elapsed();
-                metrics.built(if outcome.is_ok() { BuildResult::Success } else { BuildResult::Failed }, took);
-                if let Some(release) = &mut self.release {
-                    built(release, &name, outcome);
-                }
+            Verdict::Refused(losses) => {
+                let Some(preparing) = &self.preparing else { return };
+                let message = losses.message(preparing.revision.commit.short());
+                self.blocked(Blocked { reason: BlockedReason::MassRemoval, message });
             }
-            Prepared::Done => self.done(metrics),
+        }
+    }
+
+    /// Puts a commit in force, as far as it is known.
+    fn enter(&mut self, candidate: Candidate) {
+        let Some(preparing) = &self.preparing else { return };
+        let revision = preparing.revision.clone();
+        self.release = Some(begin(self.release.take(), revision, &candidate.names, &self.roots));
+        for step in candidate.steps {
+            self.learn(step);
+        }
+    }
+
+    /// Takes in what was found out about a node of the release in force.
+    fn learn(&mut self, step: Prepared) {
+        let Some(release) = &mut self.release else { return };
+        match step {
+            Prepared::Evaluated(name, outcome) => evaluated(release, &name, outcome),
+            Prepared::Built(name, outcome) => built(release, &name, outcome),
+            Prepared::Named(_) | Prepared::Blocked(_) | Prepared::Done => {}
         }
     }
 
     /// The newest commit comes to nothing for now. One before it that it interrupted is finished instead.
     fn blocked(&mut self, blocked: Blocked) {
         let Some(preparing) = self.preparing.take() else { return };
+        let revision = preparing.revision.commit.short();
+        tracing::warn!(revision, reason = blocked.reason.as_str(), message = blocked.message, "head blocked");
         let head = self.view.head.as_ref() == Some(&preparing.revision);
         if head {
             self.view.blocked = Some(blocked);
@@ -368,12 +359,7 @@ impl Desired {
     fn done(&mut self, metrics: &Metrics) {
         let Some(preparing) = self.preparing.take() else { return };
         let Counts { good, bad } = preparing.evaluated;
-        let result = match (good, bad) {
-            (_, 0) => EvaluationResult::Success,
-            (0, _) => EvaluationResult::Failed,
-            (_, _) => EvaluationResult::Partial,
-        };
-        metrics.evaluated(result, preparing.began.elapsed());
+        metrics.evaluated(preparing.result(), preparing.began.elapsed());
         self.view.evaluated_at = Some(Timestamp::now());
         let head = self.view.head.as_ref() == Some(&preparing.revision);
         if good == 0 && bad > 0 && head {

@@ -1,5 +1,6 @@
 //! How one release becomes the next: what a node keeps, what is still to be done, what nobody needs any more.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::prepare::system_root;
@@ -62,7 +63,6 @@ pub fn built(release: &mut Release, name: &NodeName, outcome: Result<(), String>
             node.last_good = node.spec.as_ref().map(|spec| spec.toplevel.clone());
         }
         Err(error) => {
-            tracing::warn!(node = %name, error, "does not build");
             node.progress = Progress::NotBuilt { error };
         }
     }
@@ -87,6 +87,22 @@ pub fn forget_roots(roots: &Path, release: &Release) {
             tracing::warn!(path = %entry.path().display(), %error, "the GC roots of a removed node stay");
         }
     }
+}
+
+/// The nodes that are deployed to now: by the release in force or, where nobody remembers one, by what was built for them.
+pub fn deployed_to(release: Option<&Release>, roots: &Path) -> BTreeSet<NodeName> {
+    let Some(release) = release else { return rooted_nodes(roots).collect() };
+    let declared = |node: &NodeRelease| match &node.spec {
+        Some(spec) => spec.host.is_some(),
+        None => node.last_good.is_some(),
+    };
+    release.nodes.iter().filter(|(_, node)| declared(node)).map(|(name, _)| name.clone()).collect()
+}
+
+fn rooted_nodes(roots: &Path) -> impl Iterator<Item = NodeName> {
+    let names = std::fs::read_dir(roots).into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    names.filter(|name| system_root(roots, name).is_symlink())
 }
 
 /// What an earlier controller built for a node last: its GC root is the memory.

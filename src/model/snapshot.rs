@@ -90,11 +90,13 @@ pub enum BlockedReason {
     EvalFailed,
     /// The branch was rewritten: the new head does not descend from the last good one.
     NonFastForward,
+    /// Most of the nodes that are deployed to would be no more.
+    MassRemoval,
 }
 
 impl BlockedReason {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::InvalidFile, Self::EvalFailed, Self::NonFastForward];
+    pub const ALL: [Self; 4] = [Self::InvalidFile, Self::EvalFailed, Self::NonFastForward, Self::MassRemoval];
 
     /// The metric label.
     pub fn as_str(self) -> &'static str {
@@ -102,6 +104,7 @@ impl BlockedReason {
             Self::InvalidFile => "invalid_file",
             Self::EvalFailed => "eval_failed",
             Self::NonFastForward => "non_fast_forward",
+            Self::MassRemoval => "mass_removal",
         }
     }
 }

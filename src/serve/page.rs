@@ -127,6 +127,7 @@ fn blocked_because(reason: BlockedReason) -> &'static str {
         BlockedReason::InvalidFile => "its deployment file is missing or not usable",
         BlockedReason::EvalFailed => "it does not evaluate",
         BlockedReason::NonFastForward => "the branch was rewritten",
+        BlockedReason::MassRemoval => "it removes most of the fleet",
     }
 }
 

@@ -11,7 +11,7 @@ use super::*;
 /// A bound for what takes a second at most on an idle machine.
 const PROMPTLY: Duration = Duration::from_secs(5);
 
-fn head(seen: &Value) -> &str {
+pub fn head(seen: &Value) -> &str {
     seen["source"]["head"]["commit"].as_str().unwrap_or_default()
 }
 
@@ -20,7 +20,7 @@ fn fetch_error(seen: &Value) -> &str {
 }
 
 /// Somebody changes the node by hand, and the controller brings it back to what it wants.
-fn is_healed(fleet: &mut Fleet, name: &str, text: &str) {
+pub fn is_healed(fleet: &mut Fleet, name: &str, text: &str) {
     let stray = System::new(&format!("stray while {text}")).name(name).build().unwrap();
     fleet.nodes[name].nixos_rebuild(&stray).unwrap();
     let desired = fleet.snapshot().unwrap()["nodes"][name]["desired"].as_str().unwrap().to_owned();

@@ -1,0 +1,70 @@
+//! A revision that is being evaluated and built: how it goes, for the log and the metrics. Dropped, it is ended.
+
+use std::time::Instant;
+
+use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::candidate::Candidate;
+use super::prepare::Prepared;
+use crate::model::revision::Revision;
+use crate::serve::metrics::{BuildResult, EvaluationResult, Metrics};
+
+/// What runs, and how far it is.
+#[derive(Debug)]
+pub struct Preparing {
+    /// The commit.
+    pub revision: Revision,
+    /// When it began.
+    pub began: Instant,
+    /// How many nodes evaluated so far.
+    pub evaluated: Counts,
+    /// The commit until it is in force.
+    pub candidate: Option<Candidate>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// Nodes that evaluate and nodes that do not.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    /// They do.
+    pub good: usize,
+    /// They do not.
+    pub bad: usize,
+}
+
+impl Preparing {
+    /// Begins now.
+    pub fn new(revision: Revision, task: JoinHandle<()>) -> Self {
+        let (began, evaluated) = (Instant::now(), Counts::default());
+        Self { revision, began, evaluated, candidate: None, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Counts one step.
+    pub fn count(&mut self, step: &Prepared, metrics: &Metrics) {
+        let took = self.began.elapsed();
+        match step {
+            Prepared::Evaluated(_, Ok(_)) => self.evaluated.good += 1,
+            Prepared::Evaluated(name, Err(error)) => {
+                self.evaluated.bad += 1;
+                tracing::warn!(node = %name, error, "does not evaluate");
+            }
+            Prepared::Built(_, Ok(())) => metrics.built(BuildResult::Success, took),
+            Prepared::Built(name, Err(error)) => {
+                metrics.built(BuildResult::Failed, took);
+                tracing::warn!(node = %name, error, "does not build");
+            }
+            Prepared::Blocked(_) => metrics.evaluated(EvaluationResult::Failed, took),
+            Prepared::Named(_) | Prepared::Done => {}
+        }
+    }
+
+    /// How the evaluation ended, of a revision whose names are known.
+    pub fn result(&self) -> EvaluationResult {
+        match (self.evaluated.good, self.evaluated.bad) {
+            (_, 0) => EvaluationResult::Success,
+            (0, _) => EvaluationResult::Failed,
+            (_, _) => EvaluationResult::Partial,
+        }
+    }
+}
