@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::store_path::StorePath;
 
 parsed_string!(
-    /// Names one switch. Sortable by time: `20261122T170102Z-1f2e3d4c`.
+    /// Names one switch: `20261122T170102Z-1f2e3d4c`, by the clock of whoever asked. The order of switches is the node's to say.
     SwitchId,
     "switch id",
     "YYYYMMDDTHHMMSSZ-XXXXXXXX",

@@ -87,9 +87,9 @@ impl Reply {
     /// The reply to `observe`.
     pub fn node_state(&self) -> Result<NodeState, FrameError> {
         let paths = |key| self.all(key).map(str::to_owned).collect();
-        // One that cannot be read (a power cut half-way, another version) hides neither the others nor the node.
-        let mut journal: Vec<Entry> = self.all("entry").filter_map(|line| entry(line).ok()).collect();
-        journal.sort_by(|a, b| a.id.cmp(&b.id));
+        // In the node's order: ids carry the clocks of those who asked, and clocks go back. One that cannot be read (a power
+        // cut half-way, another version) hides neither the others nor the node.
+        let journal: Vec<Entry> = self.all("entry").filter_map(|line| entry(line).ok()).collect();
         Ok(NodeState {
             boot_id: self.required("boot-id")?,
             machine_id: self.optional("machine-id"),
@@ -260,6 +260,19 @@ mod tests {
         let state = Reply::parse(text.as_bytes(), "f").unwrap().node_state().unwrap();
         assert_eq!(state.journal, [entry(&good).unwrap()]);
         assert_eq!(state.generation, Some(3));
+    }
+
+    #[test]
+    fn the_journal_is_in_the_order_of_the_node_whatever_the_clocks_of_those_who_asked() {
+        let (old, new) = ("20200101T000000Z-00000001", "20261122T170102Z-1f2e3d4c");
+        let first = line("finished", "succeeded", "B1", "no");
+        let second = first.replace(new, old);
+        let text = format!(
+            "driftless/1 f\nboot-id 11111111-2222-3333-4444-555555555555\nuptime 1\nrunning {SYSTEM}\nentry {first}\nentry {second}\nend f\n"
+        );
+        let state = Reply::parse(text.as_bytes(), "f").unwrap().node_state().unwrap();
+        let ids: Vec<&str> = state.journal.iter().map(|entry| entry.id.as_str()).collect();
+        assert_eq!(ids, [new, old]);
     }
 
     #[test]

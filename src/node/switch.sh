@@ -151,15 +151,35 @@ finish() { # OUTCOME CAUSE DETAIL
   forget_old
 }
 
+# The id of each switch, oldest first. Ids carry the clocks of those who asked, and clocks go back; the number is the
+# node's own. One that a power cut took the number from counts as the oldest.
+entries() {
+  for dir in "$JOURNAL"/*/; do
+    dir=${dir%/}
+    is_id "${dir##*/}" || continue
+    { read -r number <"$dir/number"; } 2>/dev/null || number=0
+    printf '%s %s\n' "$number" "${dir##*/}"
+  done | sort -s -n -k 1,1 | cut -d ' ' -f 2
+}
+
+next_number() {
+  newest=0
+  for file in "$JOURNAL"/*/number; do
+    [ -r "$file" ] && read -r number <"$file" && [ "$number" -gt "$newest" ] 2>/dev/null && newest=$number
+  done
+  printf '%s' "$((newest + 1))"
+}
+
 # The newest switches are kept; an older one that is unfinished belongs to another boot and is kept out of the way too.
 forget_old() {
-  # Ids begin with the time: the pattern expands with the oldest first.
-  set -- "$JOURNAL"/*/
-  while [ $# -gt "$KEEP" ]; do
-    old=${1%/}
+  entries | head -n "-$KEEP" | while read -r old; do
+    [ "$old" = "$ID" ] || rm -rf "${JOURNAL:?}/$old" "${LIVE:?}/$old" "${ROOTS:?}/$old"
+  done
+  # Roots of switches that a power cut ended: no other than this one can be running.
+  for root in "$ROOTS"/*/; do
+    old=${root%/}
     old=${old##*/}
-    if is_id "$old" && [ "$old" != "$ID" ]; then rm -rf "${JOURNAL:?}/$old" "${LIVE:?}/$old" "${ROOTS:?}/$old"; fi
-    shift
+    if [ -e "$JOURNAL/$old/summary" ] && [ "$old" != "$ID" ]; then rm -rf "${ROOTS:?}/$old"; fi
   done
   # Roots of copies that never became a switch.
   find "$ROOTS" -mindepth 1 -maxdepth 1 -type d -mtime +1 -exec rm -rf {} + 2>/dev/null
@@ -711,9 +731,7 @@ verb_observe() { # [nix]
 }
 
 observe_journal() {
-  for dir in "$JOURNAL"/*/; do
-    ID=${dir%/}
-    ID=${ID##*/}
+  for ID in $(entries); do
     ENTRY=$JOURNAL/$ID
     reply_entry
   done
@@ -763,8 +781,10 @@ verb_start() { # ID SYSTEM KEY=VALUE...
   mkdir -p "$JOURNAL" "$LIVE" || { reply "refused journal $JOURNAL"; return; }
   # Who else may read: outcomes are for everybody, orders (nonce) and logs are not.
   if [ -e "$ENTRY" ]; then reply 'refused exists'; return; fi
+  number=$(next_number)
   if ! mkdir "$ENTRY" 2>/dev/null; then reply "refused journal $ENTRY cannot be written"; return; fi
-  if ! { mkdir -p "$LIVE/$ID" && cp "$0" "$ENTRY/switch.sh" && : >"$LIVE/$ID/log" && : >"$ENTRY/order" &&
+  if ! { put "$ENTRY/number" "$number" && mkdir -p "$LIVE/$ID" && cp "$0" "$ENTRY/switch.sh" &&
+    : >"$LIVE/$ID/log" && : >"$ENTRY/order" &&
     chmod 0600 "$LIVE/$ID/log" "$ENTRY/order" && chmod 0700 "$ENTRY/switch.sh"; }; then
     rm -rf "${ENTRY:?}" "${LIVE:?}/$ID"
     reply "refused journal $ENTRY"

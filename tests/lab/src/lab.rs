@@ -186,14 +186,15 @@ impl Lab {
         append(self.ssh_config(), format!("Host {}\n  HostName {}\n", node.name(), node.address()))
     }
 
-    /// A directory whose `nix` holds the closure of `system` and nothing else.
-    pub(crate) fn store_of(&self, system: &str) -> Result<PathBuf> {
+    /// A directory whose `nix` holds the closures of `system` and `further`, and nothing else.
+    pub(crate) fn store_of(&self, system: &str, further: &[String]) -> Result<PathBuf> {
         store_path_name(system)?;
-        self.template(system, |store| {
+        self.template(&format!("{system} {}", further.join(" ")), |store| {
             let mut copy = bounded(Duration::from_secs(120), "nix");
             copy.env("NIX_CONFIG", nix_config())
                 .args(["copy", "--no-check-sigs", "--to"])
-                .args([store.as_os_str(), system.as_ref()]);
+                .args([store.as_os_str(), system.as_ref()])
+                .args(further);
             copy
         })
     }

@@ -3,6 +3,7 @@
 
 mod disk;
 mod power;
+mod spine;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -53,7 +54,7 @@ impl Node {
                 .arg(lab.etc_of(&tree)?),
         )
         .with_context(|| format!("laying out {name}"))?;
-        disk::install(&lab.store_of(system)?, &root, system)
+        disk::install(&lab.store_of(system, &setup.store)?, &root, system)
             .with_context(|| format!("installing {system} on {name}"))?;
         setup.apply(&root)?;
         let key = fs::read_to_string(root.join("etc/ssh/ssh_host_ed25519_key.pub"))?;

@@ -26,6 +26,8 @@ pub struct Setup {
     pub sshd_options: Vec<String>,
     /// Lines added to `nix.conf`; later ones win.
     pub nix_conf: Vec<String>,
+    /// Store paths of this machine whose closures are in its store from the start: what a test deploys need not be copied.
+    pub store: Vec<String>,
     /// Files to write, by absolute path in the node.
     pub files: Vec<(PathBuf, String)>,
     /// Size of the file system `/nix` in bytes. It is memory of the host, used only as it is filled.
@@ -43,6 +45,7 @@ impl Default for Setup {
             ssh_banner: None,
             sshd_options: Vec::new(),
             nix_conf: Vec::new(),
+            store: Vec::new(),
             files: Vec::new(),
             nix_bytes: 256 << 20,
             var_bytes: 96 << 20,

@@ -51,6 +51,35 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// One of each kind, for tests that must know of all. A kind that is not in this chain does not compile.
+    #[must_use]
+    pub fn every() -> Vec<Fault> {
+        std::iter::successors(Some(Fault::ActivationFails), Fault::following).collect()
+    }
+
+    fn following(&self) -> Option<Fault> {
+        Some(match self {
+            Fault::ActivationFails => Fault::UnitFails,
+            Fault::UnitFails => Fault::Hang,
+            Fault::Hang => Fault::HangStubbornly,
+            Fault::HangStubbornly => Fault::KillSsh,
+            Fault::KillSsh => Fault::DropRoute,
+            Fault::DropRoute => Fault::DropAddress,
+            Fault::DropAddress => Fault::FillDisk("/run".to_owned()),
+            Fault::FillDisk(_) => Fault::LeaveChild(600),
+            Fault::LeaveChild(_) => Fault::Slow(1),
+            Fault::Slow(_) => Fault::Exit(3),
+            Fault::Exit(_) => Fault::Inhibitor("dbus".to_owned()),
+            Fault::Inhibitor(_) => Fault::PreSwitchCheckFails,
+            Fault::PreSwitchCheckFails => Fault::BootLoaderFails,
+            Fault::BootLoaderFails => Fault::BootLoaderHangs,
+            Fault::BootLoaderHangs => Fault::BootLoaderLies,
+            Fault::BootLoaderLies => Fault::PanicAtBoot,
+            Fault::PanicAtBoot => Fault::StopDbus,
+            Fault::StopDbus => return None,
+        })
+    }
+
     /// Its name and value among `faults`.
     fn attribute(&self) -> (&'static str, String) {
         let on = || "1".to_owned();
@@ -155,16 +184,27 @@ impl System {
 
     /// Builds it in this machine's store and yields its store path. It has no garbage collector root.
     pub fn build(&self) -> Result<String> {
+        let built = System::build_all(std::slice::from_ref(self))?;
+        built.into_iter().next().context("nix-build named no store path")
+    }
+
+    /// Builds several at once, which costs hardly more than one; yields their store paths in the same order.
+    pub fn build_all(systems: &[System]) -> Result<Vec<String>> {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nixpkgs/system.nix");
-        require(
+        let json = Value::Array(systems.iter().map(System::json).collect());
+        let paths = require(
             bounded(Duration::from_secs(120), "nix-build")
                 .env("NIX_CONFIG", nix_config())
-                .args(["--no-out-link", "-E", "{ file, json }: import (/. + file) (builtins.fromJSON json)"])
+                .args(["--no-out-link", "-E"])
+                .arg("{ file, json }: map (import (/. + file)) (builtins.fromJSON json)")
                 .args(["--argstr", "file"])
                 .arg(file.canonicalize().context("finding system.nix")?)
-                .args(["--argstr", "json", &self.json().to_string()]),
+                .args(["--argstr", "json", &json.to_string()]),
         )
-        .with_context(|| format!("building {self:?}"))
+        .with_context(|| format!("building {systems:?}"))?;
+        let paths: Vec<String> = paths.lines().map(str::to_owned).collect();
+        anyhow::ensure!(paths.len() == systems.len(), "{} systems, and Nix built {paths:?}", systems.len());
+        Ok(paths)
     }
 
     /// The argument of `system.nix`.
