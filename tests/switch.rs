@@ -1,6 +1,8 @@
 //! The node's switch, on lab nodes: every way it can end, with the journal that the node keeps of it.
 
 mod clocks;
+mod faults;
+mod scenario;
 mod worst_case;
 
 use std::collections::BTreeMap;
@@ -152,23 +154,6 @@ async fn a_good_system_is_installed_proven_and_made_the_boot_default() {
 }
 
 #[tokio::test]
-async fn an_activation_that_fails_is_rolled_back() {
-    let bench = Bench::new("first");
-    let (_, entry) = bench.deploy(&System::new("bad").fault(Fault::ActivationFails)).await;
-    bench.assert_outcome(&entry, Outcome::RolledBack, Some(Cause::Activation)).await;
-    bench.assert_as_before();
-}
-
-#[tokio::test]
-async fn a_new_failed_unit_is_rolled_back_and_named() {
-    let bench = Bench::new("first");
-    let (_, entry) = bench.deploy(&System::new("bad").fault(Fault::UnitFails)).await;
-    bench.assert_outcome(&entry, Outcome::RolledBack, Some(Cause::Units)).await;
-    assert!(entry.detail.contains("lab-broken.service"), "{}", entry.detail);
-    bench.assert_as_before();
-}
-
-#[tokio::test]
 async fn a_unit_that_had_failed_before_is_no_reason_to_roll_back() {
     let bench = Bench::new("first");
     let chronic = "printf '[Service]\\nType=oneshot\\nExecStart=/bin/false\\n' >/run/systemd/system/chronic.service; \
@@ -192,40 +177,11 @@ async fn a_failed_unit_that_is_declared_unimportant_does_not_count() {
 }
 
 #[tokio::test]
-async fn an_activation_that_hangs_is_ended_at_its_deadline_and_rolled_back() {
-    let bench = Bench::new("first");
-    let short: Tune = |spec| spec.switch_timeout = Duration::from_secs(4);
-    let began = Instant::now();
-    let hangs = System::new("bad").fault(Fault::HangStubbornly);
-    let (_, ended) = bench.deploy_with(&hangs, short, Goal::Switch).await;
-    bench.assert_outcome(&ended.unwrap(), Outcome::RolledBack, Some(Cause::Deadline)).await;
-    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
-    bench.assert_as_before();
-}
-
-#[tokio::test]
 async fn a_descendant_that_keeps_the_lock_does_not_block_the_rollback() {
     let bench = Bench::new("first");
     let leaves = System::new("bad").fault(Fault::ActivationFails).fault(Fault::LeaveChild(600));
     let (_, entry) = bench.deploy(&leaves).await;
     bench.assert_outcome(&entry, Outcome::RolledBack, Some(Cause::Activation)).await;
-    bench.assert_as_before();
-}
-
-#[tokio::test]
-async fn a_node_that_loses_ssh_rolls_back() {
-    let bench = Bench::new("first");
-    let (_, entry) = bench.deploy(&System::new("bad").fault(Fault::KillSsh)).await;
-    bench.assert_outcome(&entry, Outcome::RolledBack, Some(Cause::Contact)).await;
-    bench.assert_as_before();
-    assert_eq!(bench.machine.boot_count(), 1, "no reboot was needed");
-}
-
-#[tokio::test]
-async fn a_node_that_loses_its_address_rolls_back() {
-    let bench = Bench::new("first");
-    let (_, entry) = bench.deploy(&System::new("bad").fault(Fault::DropAddress)).await;
-    bench.assert_outcome(&entry, Outcome::RolledBack, Some(Cause::Contact)).await;
     bench.assert_as_before();
 }
 
@@ -396,23 +352,6 @@ async fn a_switch_for_another_system_than_the_running_one_is_refused_as_changed(
 }
 
 #[tokio::test]
-async fn a_commit_that_fails_restores_the_boot_default_and_rolls_back() {
-    let bench = Bench::new("first");
-    let (_, entry) = bench.deploy(&System::new("bad").fault(Fault::BootLoaderFails)).await;
-    bench.assert_outcome(&entry, Outcome::CommitFailed, Some(Cause::Commit)).await;
-    bench.assert_as_before();
-}
-
-#[tokio::test]
-async fn a_boot_loader_that_says_yes_and_does_nothing_fails_the_commit() {
-    let bench = Bench::new("first");
-    let (_, entry) = bench.deploy(&System::new("second").fault(Fault::BootLoaderLies)).await;
-    bench.assert_outcome(&entry, Outcome::CommitFailed, Some(Cause::Commit)).await;
-    assert!(entry.detail.contains("the boot loader's default entry is not"), "{}", entry.detail);
-    bench.assert_as_before();
-}
-
-#[tokio::test]
 async fn what_a_former_boot_loader_left_behind_does_not_fail_the_commit() {
     let bench = Bench::new("first");
     let stale = "printf 'default gone.conf\\n' >/boot/loader/loader.conf";
@@ -487,34 +426,6 @@ async fn goal_test_leaves_the_boot_default_and_goal_boot_leaves_the_running_syst
     assert_eq!(bench.machine.running().unwrap(), tested.as_str());
     assert_eq!(bench.machine.loader_default().unwrap(), booted.as_str());
     node.close().await;
-}
-
-#[tokio::test]
-async fn a_system_that_only_a_reboot_can_start_is_not_activated() {
-    let bench = Bench::new("first");
-    for fault in [Fault::Exit(100), Fault::Inhibitor("dbus".into())] {
-        let (_, entry) = bench.deploy(&System::new("needs a reboot").fault(fault)).await;
-        bench.assert_outcome(&entry, Outcome::RolledBack, Some(Cause::NeedsReboot)).await;
-        bench.assert_as_before();
-    }
-}
-
-#[tokio::test]
-async fn a_pre_switch_check_that_refuses_changes_nothing() {
-    let bench = Bench::new("first");
-    let (_, entry) = bench.deploy(&System::new("checked").fault(Fault::PreSwitchCheckFails)).await;
-    bench.assert_outcome(&entry, Outcome::RolledBack, Some(Cause::Check)).await;
-    assert!(!bench.log(&entry).await.contains("rolling-back"), "nothing was activated, so nothing is undone");
-    bench.assert_as_before();
-}
-
-#[tokio::test]
-async fn a_held_lock_of_switch_to_configuration_is_transient() {
-    let bench = Bench::new("first");
-    let (_, entry) = bench.deploy(&System::new("busy").fault(Fault::Exit(11))).await;
-    bench.assert_outcome(&entry, Outcome::RolledBack, Some(Cause::Busy)).await;
-    assert!(!entry.is_final_failure());
-    bench.assert_as_before();
 }
 
 #[tokio::test]

@@ -189,12 +189,15 @@ impl Lab {
     /// A directory whose `nix` holds the closures of `system` and `further`, and nothing else.
     pub(crate) fn store_of(&self, system: &str, further: &[String]) -> Result<PathBuf> {
         store_path_name(system)?;
-        self.template(&format!("{system} {}", further.join(" ")), |store| {
+        let mut paths: Vec<&str> = further.iter().map(String::as_str).chain([system]).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        self.template(&paths.join(" "), |store| {
             let mut copy = bounded(Duration::from_secs(120), "nix");
             copy.env("NIX_CONFIG", nix_config())
                 .args(["copy", "--no-check-sigs", "--to"])
-                .args([store.as_os_str(), system.as_ref()])
-                .args(further);
+                .arg(store)
+                .args(&paths);
             copy
         })
     }

@@ -1,0 +1,155 @@
+//! Everything that a system of the lab can do, in every place where it can do it: as the new system, as the previous one that is
+//! gone back to, and as one that is only installed for the next boot. A new [`Fault`] without an expectation does not compile.
+
+use std::time::Duration;
+
+use driftless::model::journal::{Cause, Outcome};
+use driftless::model::node::Goal;
+use driftless_lab::{Fault, System};
+
+use super::scenario::{End, SUCCEEDED, Scenario, Which, back, play};
+
+const COMMIT_FAILED: End = back(Cause::Commit).outcome(Outcome::CommitFailed);
+
+fn name(fault: &Fault) -> String {
+    format!("{fault:?}")
+}
+
+fn with(fault: &Fault, text: &str) -> System {
+    System::new(text).fault(fault.clone())
+}
+
+/// The lab's own fault is no part of what is judged.
+fn give_space_back(node: &driftless_lab::Node) {
+    node.enter("rm -f /run/.lab-fill").unwrap().ok().unwrap();
+}
+
+/// What the fault of a new system comes to.
+fn as_the_new_system(fault: &Fault) -> Scenario {
+    let plain = |end| Scenario::new(&name(fault), with(fault, "bad"), end);
+    let hangs = |end| plain(end).tune(|spec| spec.switch_timeout = Duration::from_secs(6));
+    let deaf = |end| plain(end).tune(|spec| spec.success_timeout = Duration::from_secs(4));
+    match fault {
+        Fault::ActivationFails => plain(back(Cause::Activation).says("exit code 2")),
+        Fault::UnitFails => plain(back(Cause::Units).says("lab-broken.service")),
+        Fault::Hang | Fault::HangStubbornly => hangs(back(Cause::Deadline).says("within 6 s")),
+        Fault::KillSsh | Fault::DropAddress => deaf(back(Cause::Contact)).logs("phase rolling-back"),
+        // The controller is a neighbour on the same network: it needs no default route.
+        Fault::DropRoute => plain(SUCCEEDED),
+        // Neither contact nor verdict can be written down, unless some page is found for it.
+        Fault::FillDisk(_) => {
+            plain(back(Cause::Silence).or(Cause::Contact)).after(give_space_back).tune(|spec| {
+                spec.success_timeout = Duration::from_secs(10);
+                spec.health_timeout = Duration::from_secs(6);
+            })
+        }
+        // What it leaves behind ends with its unit, and so does its hold on the lock.
+        Fault::LeaveChild(_) => plain(SUCCEEDED),
+        Fault::Slow(_) | Fault::PanicAtBoot | Fault::StopDbus => plain(SUCCEEDED),
+        Fault::Exit(_) => plain(back(Cause::Activation).says("exit code 3")),
+        Fault::Inhibitor(_) => plain(back(Cause::NeedsReboot).says("dbus")).logs_not("phase testing"),
+        Fault::PreSwitchCheckFails => plain(back(Cause::Check)).logs_not("rolling-back"),
+        Fault::BootLoaderFails => plain(COMMIT_FAILED.says("switch-to-configuration boot: 1")),
+        Fault::BootLoaderHangs => hangs(COMMIT_FAILED.says("switch-to-configuration boot: deadline")),
+        Fault::BootLoaderLies => plain(COMMIT_FAILED.says("the boot loader's default entry is not")),
+    }
+}
+
+/// What the fault of the previous system comes to when it is gone back to; `None` where nobody could log into it before.
+fn as_the_previous_system(fault: &Fault) -> Option<Scenario> {
+    let plain = |end| {
+        Scenario::new(&name(fault), System::new("bad").fault(Fault::ActivationFails), end)
+            .from(with(fault, "first"))
+    };
+    let hangs = |end| plain(end).tune(|spec| spec.switch_timeout = Duration::from_secs(6));
+    let of_the_loader = |end| {
+        Scenario::new(&name(fault), System::new("bad").fault(Fault::BootLoaderFails), end)
+            .from(with(fault, "first"))
+            .tune(|spec| spec.switch_timeout = Duration::from_secs(6))
+    };
+    let failed = back(Cause::Activation).outcome(Outcome::RollbackFailed).says("re-activating");
+    let went_back = back(Cause::Activation);
+    Some(match fault {
+        Fault::KillSsh | Fault::DropAddress | Fault::PanicAtBoot => return None,
+        Fault::ActivationFails => plain(failed),
+        Fault::Hang | Fault::HangStubbornly => hangs(failed),
+        // Some unit of the previous system failed before, too.
+        Fault::UnitFails => plain(went_back).logs("switch-to-configuration test: 4"),
+        Fault::DropRoute
+        | Fault::LeaveChild(_)
+        | Fault::Slow(_)
+        | Fault::StopDbus
+        | Fault::PreSwitchCheckFails => plain(went_back),
+        Fault::FillDisk(_) => plain(went_back).after(give_space_back),
+        // It does nothing at all: the new system is what still runs, and the way in is open.
+        Fault::Exit(_) => plain(failed.runs(Which::New)),
+        Fault::Inhibitor(_) => {
+            let bad = with(fault, "bad").fault(Fault::ActivationFails);
+            Scenario::new(&name(fault), bad, went_back).from(with(fault, "first"))
+        }
+        Fault::BootLoaderFails | Fault::BootLoaderHangs => {
+            of_the_loader(COMMIT_FAILED.says("the profile could not be restored"))
+        }
+        Fault::BootLoaderLies => of_the_loader(COMMIT_FAILED),
+    })
+}
+
+/// What the fault comes to where the system is only installed for the next boot.
+fn as_the_next_boot(fault: &Fault) -> Scenario {
+    let installed = SUCCEEDED.runs(Which::Previous);
+    let plain = |end| Scenario::new(&name(fault), with(fault, "bad"), end).goal(Goal::Boot);
+    match fault {
+        Fault::ActivationFails
+        | Fault::UnitFails
+        | Fault::Hang
+        | Fault::HangStubbornly
+        | Fault::KillSsh
+        | Fault::DropRoute
+        | Fault::DropAddress
+        | Fault::FillDisk(_)
+        | Fault::LeaveChild(_)
+        | Fault::Slow(_)
+        | Fault::Exit(_)
+        | Fault::Inhibitor(_)
+        | Fault::PanicAtBoot
+        | Fault::StopDbus => plain(installed),
+        Fault::PreSwitchCheckFails | Fault::BootLoaderFails | Fault::BootLoaderLies => plain(COMMIT_FAILED),
+        Fault::BootLoaderHangs => {
+            plain(COMMIT_FAILED).tune(|spec| spec.switch_timeout = Duration::from_secs(6))
+        }
+    }
+}
+
+#[test]
+fn every_fault_of_a_new_system_has_its_outcome() {
+    play(&Fault::every().iter().map(as_the_new_system).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_fault_of_the_previous_system_has_its_outcome_when_it_is_gone_back_to() {
+    play(&Fault::every().iter().filter_map(as_the_previous_system).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_fault_of_a_system_for_the_next_boot_has_its_outcome() {
+    play(&Fault::every().iter().map(as_the_next_boot).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_exit_code_has_its_meaning() {
+    let code = |code, end| {
+        Scenario::new(&format!("exit code {code}"), System::new("bad").fault(Fault::Exit(code)), end)
+    };
+    let failed = back(Cause::Activation);
+    play(&[
+        code(1, failed.says("exit code 1")),
+        code(11, back(Cause::Busy)),
+        code(42, failed.says("exit code 42")),
+        code(99, failed.says("exit code 99")),
+        code(100, back(Cause::NeedsReboot)),
+        // 128 and a signal's number, SIGKILL and SIGSEGV: ended from outside, worth another try.
+        code(137, back(Cause::Killed)),
+        code(139, back(Cause::Killed)),
+        code(255, failed.says("exit code 255")),
+    ]);
+}
