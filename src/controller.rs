@@ -35,7 +35,7 @@ use crate::model::name::NodeName;
 use crate::model::release::Release;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView};
 use crate::nix::{Nix, NixError};
-use crate::node::NodeError;
+use crate::node::Look;
 use crate::plan::view::{Pass, node_views};
 use crate::serve::metrics::Metrics;
 use crate::serve::{self, ServeError};
@@ -104,7 +104,7 @@ enum News {
     /// A step of evaluating and building a revision.
     Prepared { number: u64, step: Prepared },
     /// A node was looked at.
-    Observed { node: NodeName, outcome: Box<Result<crate::model::observed::NodeState, NodeError>> },
+    Observed { node: NodeName, look: Box<Look> },
     /// An action ended; the node was looked at right after it.
     Ended(Box<execute::Ended>),
     /// Two closures were compared.
@@ -174,13 +174,14 @@ pub async fn run(
     let windows = serve::run(tcp, Some(socket), look, metrics.clone(), reload.clone(), shutdown.clone());
     let windows = tokio::spawn(windows);
 
+    let (desired, ways) = Desired::new(source, &options);
     let controller = Controller {
         desk: Desk { news, wake: wake.clone() },
         inbox,
         metrics,
-        desired: Desired::new(source, &options),
+        lookout: Lookout::new(&options, ways),
+        desired,
         nix,
-        lookout: Lookout::new(&options),
         running: Running::default(),
         comparisons: Comparisons::default(),
         views: BTreeMap::new(),
@@ -251,7 +252,7 @@ impl Controller {
                 next = next.min(began + Duration::try_from(at.duration_since(now)).unwrap_or_default());
             }
         }
-        self.desired.remember();
+        self.desired.remember(self.lookout.ways());
         self.passes += 1;
         self.metrics.reconciled(began.elapsed());
         self.publish(now);
@@ -262,12 +263,10 @@ impl Controller {
         match news {
             News::Fetched { outcome, took } => self.desired.fetched(outcome, took, &self.metrics),
             News::Prepared { number, step } => self.desired.prepared(number, step, &self.metrics),
-            News::Observed { node, outcome } => self.lookout.saw(&node, *outcome),
+            News::Observed { node, look } => self.lookout.saw(&node, *look),
             News::Ended(ended) => {
                 self.running.end(&ended);
-                if let Some(seen) = ended.seen {
-                    self.lookout.saw(&ended.node, seen);
-                }
+                self.lookout.saw(&ended.node, ended.seen);
             }
             News::Compared { pair, packages } => {
                 let differ = |view: &&mut NodeView| compare::Pair::of(view).as_ref() == Some(&pair);
@@ -362,7 +361,7 @@ impl Controller {
             }
         }
         self.running.let_go();
-        self.desired.remember_all().await;
+        self.desired.remember_all(self.lookout.ways()).await;
         self.lookout.close().await;
     }
 }

@@ -65,6 +65,7 @@ pub(crate) fn is_decided(release: &Release, states: &[NodeState]) {
             contact: Contact::Reachable { at: now },
             state: Some(state.clone()),
             state_since: Some(now),
+            elsewhere: None,
         };
         let nodes =
             release.nodes.keys().cloned().zip(states.iter().cycle().map(|state| Arc::new(seen(state))));

@@ -1,9 +1,11 @@
 //! One node: how it is reached, what it says of itself, and how it is switched.
 //!
 //! The room talks to `switch.sh` on the node and decides nothing: whether to act is `plan`'s, whether to survive is the
-//! node's own. A [`Node`] keeps one connection for everything except contact, which is proof only over a new one.
+//! node's own. A [`Node`] keeps one connection for everything except contact, which is proof only over a new one. A
+//! node that a deployment moves is worked on where it answered last, and makes contact where it is declared.
 
 mod deploy;
+mod follow;
 mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -14,6 +16,7 @@ mod protocol;
 mod ssh;
 mod ssh_config;
 mod ssh_words;
+mod ways;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -24,10 +27,13 @@ use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::observed::BootId;
 use crate::model::store_path::StorePath;
+use crate::model::way::Way;
 
 pub use deploy::Order;
 pub use frame::FrameError;
+pub use observe::{Aside, Look};
 use ssh::Link;
+use ways::Ways;
 
 /// The script that runs on the node.
 pub const SWITCH_SH: &str = include_str!("node/switch.sh");
@@ -243,7 +249,7 @@ impl std::fmt::Display for Refusal {
 pub struct Node {
     name: NodeName,
     spec: NodeSpec,
-    link: Link,
+    ways: Ways,
     /// Version of the node's Nix, and the boot and system it was asked in: it cannot change within one.
     nix_version: Mutex<Option<(BootId, StorePath, Option<String>)>>,
 }
@@ -267,8 +273,19 @@ impl Node {
         ssh: &SshConfig,
         runtime_dir: &Path,
     ) -> Result<Self, NodeError> {
-        let link = Link::new(name, spec, ssh, runtime_dir)?;
-        Ok(Self { name: name.clone(), spec: spec.clone(), link, nix_version: Mutex::new(None) })
+        Self::moving(name, spec, None, ssh, runtime_dir)
+    }
+
+    /// The same for a node that may still be where it answered last.
+    pub fn moving(
+        name: &NodeName,
+        spec: &NodeSpec,
+        last: Option<&Way>,
+        ssh: &SshConfig,
+        runtime_dir: &Path,
+    ) -> Result<Self, NodeError> {
+        let ways = Ways::new(name, spec.way(), last, ssh, runtime_dir)?;
+        Ok(Self { name: name.clone(), spec: spec.clone(), ways, nix_version: Mutex::new(None) })
     }
 
     /// Its name in the deployment.
@@ -281,8 +298,28 @@ impl Node {
         &self.spec
     }
 
-    /// Ends the kept connection.
+    /// The connection that work goes over.
+    fn link(&self) -> &Link {
+        self.ways.working()
+    }
+
+    /// The way that answered last, where it is another than the declared one.
+    pub fn last_way(&self) -> Option<&Way> {
+        self.ways.last()
+    }
+
+    /// The same node with a new declaration: nobody has looked yet, but it is where its predecessor found it.
+    pub fn go_on_like(&self, predecessor: &Self) {
+        self.ways.work_over(predecessor.ways.which());
+    }
+
+    /// Ends the kept connections.
     pub async fn close(&self) {
-        self.link.close().await;
+        self.ways.close_except(None).await;
+    }
+
+    /// Ends the kept connections that its successor has no use for.
+    pub async fn give_way_to(&self, successor: &Self) {
+        self.ways.close_except(Some(&successor.ways)).await;
     }
 }

@@ -11,7 +11,7 @@
 //!    left alone.
 //! 3. *Is there a system to want?* See [`target`]: while the new one is not ready, the last good one stays in force.
 //! 4. *Is the node that system?* Then what is left to say comes from the release or from what only a reboot or a person
-//!    can cure. A node that is in sync is in sync, suspended or not.
+//!    can cure, and from where it answers ([`ways`]). A node that is in sync is in sync, suspended or not.
 //! 5. *Does a person want it left alone?* Suspended, pinned.
 //! 6. *Has it been tried?* Given up, backoff ([`backoff`]).
 //! 7. *Is it drift?* If the wanted system is the one that was installed last, somebody took the node away from it:
@@ -26,6 +26,7 @@ pub mod removal;
 pub mod selection;
 pub mod target;
 pub mod view;
+pub mod ways;
 
 #[cfg(test)]
 mod tests;
@@ -111,6 +112,7 @@ fn boundary(decision: &Decision) -> Option<Timestamp> {
             | Hold::Busy { .. }
             | Hold::ReportOnly
             | Hold::InFlightLimit { .. }
+            | Hold::Elsewhere { .. }
             | Hold::RebootRequired
             | Hold::Degraded { .. } => None,
         },
@@ -151,7 +153,7 @@ impl<'a> Question<'a> {
             return self.attach(entry);
         }
         let (spec, toplevel) = self.wanted()?;
-        self.differs(spec, toplevel, seen.state)?;
+        self.differs(spec, toplevel, seen)?;
         self.released_by_people(spec, toplevel, seen.state)?;
         self.may_be_tried(toplevel, seen)?;
         self.may_be_healed(spec, toplevel, seen)?;
@@ -190,7 +192,7 @@ impl<'a> Question<'a> {
         let Some(expected) = self.node.spec.as_ref().and_then(|spec| spec.machine_id.as_ref()) else {
             return Ok(());
         };
-        if state.machine_id.as_ref() == Some(expected) {
+        if ways::is_it(Some(expected), state) {
             return Ok(());
         }
         let found = state.machine_id.as_ref().map_or("none", |found| found.as_str()).to_owned();
@@ -219,12 +221,18 @@ impl<'a> Question<'a> {
         }
     }
 
-    fn differs(&self, spec: &NodeSpec, toplevel: &StorePath, state: &NodeState) -> Result<(), Decision> {
+    fn differs(&self, spec: &NodeSpec, toplevel: &StorePath, seen: Seen<'_>) -> Result<(), Decision> {
+        let state = seen.state;
         if !drift::is_installed(toplevel, spec.goal, state) {
             return Ok(());
         }
         if let Some(waits) = &self.target.waits {
             return Err(waits.clone().into());
+        }
+        // No switch is left that could move it: the declaration, or the machine, is wrong.
+        if let Some(elsewhere) = &seen.observation.elsewhere {
+            let (at, error) = (elsewhere.at.clone(), elsewhere.error.clone());
+            return Err(Hold::Elsewhere { at, error }.into());
         }
         let kinds = drift::kinds(Some(toplevel), spec, state);
         if kinds.contains(&DriftKind::Degraded) {

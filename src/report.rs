@@ -233,6 +233,9 @@ fn after_hold(name: &NodeName, hold: &Hold) -> String {
         }
         Hold::HealDelay { until } => format!("It is healed at {}.", clock(*until)),
         Hold::InFlightLimit { .. } => "Its turn comes when another node is done.".into(),
+        Hold::Elsewhere { .. } => {
+            "Nothing until it answers where it is declared; until then it is worked on where it is.".into()
+        }
         Hold::RebootRequired => "It is what Git says after a reboot.".into(),
         Hold::Degraded { .. } => format!("Nothing by itself; see `driftless ssh {name}`."),
     }

@@ -37,6 +37,8 @@ pub struct Acting {
     pub asker: String,
     /// Why, for the pins.
     pub reason: String,
+    /// Where the one node is that this is about, if not where it is declared: `[user@]host[:port]`.
+    pub via: Option<String>,
 }
 
 /// What is wanted of a node after it was looked at.
@@ -90,7 +92,8 @@ impl Acting {
         // Never closed; without a permit the switch would merely be one too many.
         let _permit = self.limit.acquire().await;
         self.progress.say(name, "connecting");
-        let node = match self.here.node(name, spec) {
+        let via = self.via.as_ref().map(|address| spec.way().at(address));
+        let node = match self.here.node_via(name, spec, via.as_ref()) {
             Ok(node) => node,
             Err(error) => return Ending::of_error(name, error),
         };

@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use tokio::sync::Semaphore;
 
@@ -32,6 +32,10 @@ pub struct Args {
     /// What deploying means [default: the node's own `goal`]
     #[arg(long, value_enum)]
     pub goal: Option<Goal>,
+    /// Reach the node here until it answers where it is declared: for a deployment that changes the address, port, host
+    /// key or user of one node. Contact is made where it is declared
+    #[arg(long, value_name = "[USER@]HOST[:PORT]")]
+    pub via: Option<String>,
     /// Say why, for a controller that is kept off the nodes for an hour
     #[arg(long, value_name = "TEXT", default_value = "deployed by hand")]
     pub reason: String,
@@ -65,7 +69,10 @@ pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
     let release = here.evaluate(&origin, args.fleet.on.as_ref()).await?;
     let revision =
         release.revision.as_ref().map_or_else(|| "-".into(), |revision| revision.commit.to_string());
-    let acting = Arc::new(acting(here, &release, args.reason));
+    if args.via.is_some() && release.nodes.len() != 1 {
+        bail!("--via is the way to one node: name it with --on");
+    }
+    let acting = Arc::new(Acting { via: args.via, ..acting(here, &release, args.reason) });
     let endings = acting
         .each(release.nodes, |acting, name, node| one(acting, name, node, args.goal, revision.clone()))
         .await;
@@ -76,7 +83,7 @@ pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
 pub fn acting(here: Arc<Direct>, release: &Release, reason: String) -> Acting {
     let limit = Semaphore::new(release.rollout.max_in_flight.max(1) as usize);
     let progress = Progress::new(release.nodes.keys(), Show::Stages);
-    Acting { here, progress, limit, asker: act::asker(), reason }
+    Acting { here, progress, limit, asker: act::asker(), reason, via: None }
 }
 
 async fn one(

@@ -23,6 +23,7 @@ use crate::model::node::NodeSpec;
 use crate::model::observed::{Contact, NodeState, Observation};
 use crate::model::release::{NodeRelease, Progress as Built, Release};
 use crate::model::revision::Revision;
+use crate::model::way::Way;
 use crate::nix::{Deployment, Evaluated, Nix, NixError, Place};
 use crate::node::{Node, NodeError};
 use crate::plan::selection::Selector;
@@ -152,12 +153,21 @@ impl Direct {
 
     /// The way to one node; nothing is connected yet.
     pub fn node(&self, name: &NodeName, spec: &NodeSpec) -> Result<Node, NodeError> {
-        Node::new(name, spec, &self.ssh, self.runtime.path())
+        self.node_via(name, spec, None)
+    }
+
+    /// The same for a node that may still be somewhere else than where it is declared.
+    pub fn node_via(&self, name: &NodeName, spec: &NodeSpec, via: Option<&Way>) -> Result<Node, NodeError> {
+        Node::moving(name, spec, via, &self.ssh, self.runtime.path())
     }
 
     /// Reads one node.
     pub async fn look(&self, node: &Node) -> Result<NodeState, NodeError> {
-        node.observe(self.observe.timeout).await
+        let look = node.look(self.observe.timeout).await;
+        if let (Err(_), Some(aside)) = (&look.outcome, &look.aside) {
+            tracing::warn!(node = %node.name(), "nor does it answer at {}: {}", aside.way, aside.said);
+        }
+        look.outcome
     }
 
     /// Reads all nodes that have a host, so many at a time as configured.
@@ -197,11 +207,13 @@ fn observation(seen: Result<NodeState, NodeError>) -> Observation {
             // Nobody watched before: the newest switch is the best that is known.
             state_since: state.journal.iter().filter_map(|entry| entry.finished).next_back(),
             state: Some(state),
+            elsewhere: None,
         },
         Err(error) => Observation {
             contact: Contact::Unreachable { since: at, error: error_chain(&error) },
             state: None,
             state_since: None,
+            elsewhere: None,
         },
     }
 }

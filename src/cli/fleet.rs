@@ -218,7 +218,15 @@ pub async fn specs(global: &Global, args: &FleetArgs) -> Result<BTreeMap<NodeNam
     let known = match known(global, args).await? {
         Known::Snapshot(snapshot) => {
             let snapshot = choose(*snapshot, args)?;
-            let spec = |(name, node): (NodeName, NodeView)| Some((name, node.spec?));
+            let spec = |(name, node): (NodeName, NodeView)| {
+                let elsewhere = node.observation.as_ref().and_then(|seen| seen.elsewhere.as_ref());
+                // While a node moves, the controller knows where it is.
+                let spec = match elsewhere {
+                    Some(elsewhere) => node.spec?.reached_by(&elsewhere.way),
+                    None => node.spec?,
+                };
+                Some((name, spec))
+            };
             return Ok(snapshot.nodes.into_iter().filter_map(spec).collect());
         }
         Known::Origin(origin) => origin,

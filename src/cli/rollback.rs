@@ -46,6 +46,7 @@ pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
         limit: Semaphore::new(AT_A_TIME),
         asker: act::asker(),
         reason: args.reason,
+        via: None,
     });
     ending::conclude(&acting.each(specs, one).await)
 }

@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::candidate::{Candidate, Verdict};
 use super::commit_times::CommitTimes;
 use super::head::{Fetched, fetch};
-use super::memory::{Memory, MemoryFile};
+use super::memory::{Memory, MemoryFile, Now};
 use super::prepare::{Preparation, Prepared, prepare};
 use super::preparing::{Counts, Preparing};
 use super::succession::{begin, built, deployed_to, evaluated, forget_roots, is_broken, unfinished};
@@ -23,6 +23,7 @@ use crate::model::name::NodeName;
 use crate::model::release::{Progress, Release};
 use crate::model::revision::Revision;
 use crate::model::snapshot::{Blocked, BlockedReason, SourceView};
+use crate::model::way::Way;
 use crate::nix::Nix;
 use crate::serve::metrics::{EvaluationResult, FetchResult, Metrics};
 use crate::source::{Lineage, Source, SourceError};
@@ -51,13 +52,14 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// Starts with the release that was in force before a restart, if there is a memory of one.
-    pub fn new(source: Source, options: &Options) -> Self {
+    /// Starts with the release that was in force before a restart, if there is a memory of one; and with the ways over
+    /// which nodes answered then.
+    pub fn new(source: Source, options: &Options) -> (Self, BTreeMap<NodeName, Way>) {
         let config = options.config.source.clone();
         let memory = MemoryFile::of(&options.state_dir);
-        let (release, last_good) = match memory.load() {
-            Some(Memory { release, last_good }) => (Some(release), last_good),
-            None => (None, None),
+        let (release, last_good, ways) = match memory.load() {
+            Some(Memory { release, last_good, ways }) => (Some(release), last_good, ways),
+            None => (None, None, BTreeMap::new()),
         };
         let view = SourceView {
             url: config.display_url(),
@@ -70,7 +72,7 @@ impl Desired {
             evaluated_at: None,
             commit_times: BTreeMap::new(),
         };
-        Self {
+        let desired = Self {
             source,
             config,
             roots: options.state_dir.join("gcroots"),
@@ -84,7 +86,8 @@ impl Desired {
             preparing: None,
             number: 0,
             prepare_again: None,
-        }
+        };
+        (desired, ways)
     }
 
     /// The release in force.
@@ -258,16 +261,16 @@ impl Desired {
     }
 
     /// Keeps the release in force for a successor.
-    pub fn remember(&mut self) {
+    pub fn remember(&mut self, ways: &BTreeMap<NodeName, Way>) {
         if let Some(release) = &self.release {
-            self.memory.keep(release, self.view.last_good.as_ref());
+            self.memory.keep(Now { release, last_good: self.view.last_good.as_ref(), ways });
         }
     }
 
     /// The same, at the end: what the last pass changed is kept too.
-    pub async fn remember_all(&mut self) {
+    pub async fn remember_all(&mut self, ways: &BTreeMap<NodeName, Way>) {
         if let Some(release) = &self.release {
-            self.memory.flush(release, self.view.last_good.as_ref()).await;
+            self.memory.flush(Now { release, last_good: self.view.last_good.as_ref(), ways }).await;
         }
     }
 

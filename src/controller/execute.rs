@@ -15,11 +15,11 @@ use crate::model::decision::Action;
 use crate::model::journal::{Entry, Outcome};
 use crate::model::name::NodeName;
 use crate::model::node::Goal;
-use crate::model::observed::{Attempt, InFlight, NodeState, Stage};
+use crate::model::observed::{Attempt, InFlight, Stage};
 use crate::model::release::Release;
 use crate::model::store_path::StorePath;
 use crate::nix::Nix;
-use crate::node::{Node, NodeError, Order};
+use crate::node::{Look, Node, NodeError, Order};
 use crate::plan::CONTROLLER;
 use crate::serve::metrics::{DeploymentMeter, Metrics};
 
@@ -68,7 +68,7 @@ pub struct Ended {
     /// The journal's entry, or why there is none.
     pub outcome: Result<Entry, NodeError>,
     /// The node right after it.
-    pub seen: Option<Result<NodeState, NodeError>>,
+    pub seen: Look,
 }
 
 impl Running {
@@ -206,7 +206,7 @@ async fn perform(
     meter.ended(counted::deployment(&outcome));
     report(&outcome);
     // Looked at before it counts as over, so that the next plan does not act on what was there before.
-    let seen = Some(job.node.observe(LOOK).await);
+    let seen = job.node.look(LOOK).await;
     let node = job.node.name().clone();
     desk.hand_in(News::Ended(Box::new(Ended { node, toplevel, outcome, seen })));
 }

@@ -1,4 +1,6 @@
 //! Looks at the nodes: one read each per interval, jittered, a bounded number at a time; unreachable ones less often.
+//!
+//! Remembers the way over which each node answered last, which is the one thing that a node cannot be asked for.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,9 +18,11 @@ use crate::config::{ObserveConfig, SshConfig};
 use crate::error_chain::error_chain;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
-use crate::model::observed::{Contact, NodeState, Observation, Observed};
+use crate::model::observed::{Contact, Elsewhere, NodeState, Observation, Observed};
 use crate::model::release::{Progress, Release};
-use crate::node::{Node, NodeError};
+use crate::model::way::Way;
+use crate::node::{Look, Node, NodeError};
+use crate::plan::ways;
 
 /// A node that does not answer is tried at least this often.
 const LONGEST_SILENCE: Duration = Duration::from_secs(300);
@@ -31,6 +35,10 @@ pub struct Lookout {
     runtime_dir: PathBuf,
     at_a_time: Arc<Semaphore>,
     watched: BTreeMap<NodeName, Watched>,
+    /// The way over which each node answered last: where it is worked on until it answers where it is declared.
+    ways: BTreeMap<NodeName, Way>,
+    /// Nodes whose declaration was replaced; their kept connections are still to be ended.
+    replaced: Vec<Arc<Node>>,
 }
 
 #[derive(Debug)]
@@ -50,30 +58,17 @@ impl Watched {
     fn new(name: &NodeName, spec: NodeSpec, node: Result<Arc<Node>, NodeError>) -> Self {
         let (node, seen) = match node {
             Ok(node) => (Some(node), None),
-            Err(error) => (None, Some(Arc::new(unreachable(name, None, &error, Timestamp::now())))),
+            Err(error) => {
+                (None, Some(Arc::new(unreachable(name, None, error_chain(&error), Timestamp::now()))))
+            }
         };
         Self { spec, node, due: Instant::now(), looking: None, silent: 0, seen }
     }
-
-    /// Ends the kept connection of a node that nobody looks at any more, unless a running action needs it.
-    fn hang_up(self, name: &NodeName, running: &Running) {
-        if let Some(node) = self.node
-            && !running.contains(name)
-        {
-            tokio::spawn(async move { node.close().await });
-        }
-    }
-}
-
-/// Whether the same machine is reached in the same way.
-fn reached_alike(before: &NodeSpec, now: &NodeSpec) -> bool {
-    (&before.host, before.port, &before.ssh_options, &before.host_keys)
-        == (&now.host, now.port, &now.ssh_options, &now.host_keys)
 }
 
 impl Lookout {
-    /// Watches nothing yet.
-    pub fn new(options: &Options) -> Self {
+    /// Watches nothing yet. `ways` are those over which nodes answered an earlier controller last.
+    pub fn new(options: &Options, ways: BTreeMap<NodeName, Way>) -> Self {
         let config = options.config.observe.clone();
         Self {
             at_a_time: Arc::new(Semaphore::new(config.concurrency.max(1))),
@@ -81,35 +76,65 @@ impl Lookout {
             ssh: options.config.ssh.clone(),
             runtime_dir: options.runtime_dir.clone(),
             watched: BTreeMap::new(),
+            ways,
+            replaced: Vec::new(),
         }
     }
 
+    /// The way over which each node answered last, for a successor.
+    pub fn ways(&self) -> &BTreeMap<NodeName, Way> {
+        &self.ways
+    }
+
     /// Watches exactly the nodes of a release that have a host. What was seen of a node outlives its redeclaration, unless
-    /// it is reached in another way from now on: then it may be another machine, and is looked at before it is acted on.
+    /// it is declared elsewhere from now on: then it may be another machine, and is looked at before it is acted on.
     pub fn follow(&mut self, release: &Release, running: &Running) {
         let declared = |name: &NodeName| {
             release.nodes.get(name).and_then(|node| node.spec.as_ref()).filter(|spec| spec.host.is_some())
         };
         let gone: Vec<NodeName> =
             self.watched.keys().filter(|name| declared(name).is_none()).cloned().collect();
-        for (name, gone) in gone.iter().filter_map(|name| self.watched.remove_entry(name)) {
-            gone.hang_up(&name, running);
-        }
+        let gone = gone.iter().filter_map(|name| self.watched.remove(name)?.node);
+        self.replaced.extend(gone.collect::<Vec<_>>());
+        self.ways.retain(|name, _| release.nodes.contains_key(name));
         for name in release.nodes.keys() {
             let Some(spec) = declared(name) else { continue };
             let known = self.watched.get(name);
             if known.is_some_and(|watched| watched.spec == *spec) {
                 continue;
             }
-            let node = Node::new(name, spec, &self.ssh, &self.runtime_dir).map(Arc::new);
-            let same_way = known.is_some_and(|known| reached_alike(&known.spec, spec));
-            let new = Watched::new(name, spec.clone(), node);
+            let same_way = known.is_some_and(|known| known.spec.way() == spec.way());
+            let mut new = Watched::new(name, spec.clone(), self.prepare(name, spec));
             match self.watched.get_mut(name) {
-                // The same generated ssh_config means the same socket: the connection is kept.
-                Some(watched) if same_way => (watched.node, watched.spec) = (new.node, new.spec),
-                Some(watched) => std::mem::replace(watched, new).hang_up(name, running),
+                Some(watched) if same_way => {
+                    if let (Some(new), Some(old)) = (&new.node, &watched.node) {
+                        new.go_on_like(old);
+                    }
+                    std::mem::swap(&mut watched.node, &mut new.node);
+                    watched.spec = new.spec;
+                    self.replaced.extend(new.node);
+                }
+                Some(watched) => self.replaced.extend(std::mem::replace(watched, new).node),
                 None => drop(self.watched.insert(name.clone(), new)),
             }
+        }
+        self.hang_up(running);
+    }
+
+    fn prepare(&self, name: &NodeName, spec: &NodeSpec) -> Result<Arc<Node>, NodeError> {
+        Node::moving(name, spec, self.ways.get(name), &self.ssh, &self.runtime_dir).map(Arc::new)
+    }
+
+    /// Ends the kept connections that nobody has a use for any more; a running action has until its end.
+    fn hang_up(&mut self, running: &Running) {
+        for old in self.replaced.extract_if(.., |old| !running.contains(old.name())) {
+            let successor = self.watched.get(old.name()).and_then(|watched| watched.node.clone());
+            tokio::spawn(async move {
+                match successor {
+                    Some(successor) => old.give_way_to(&successor).await,
+                    None => old.close().await,
+                }
+            });
         }
     }
 
@@ -137,33 +162,73 @@ impl Lookout {
             watched.looking = Some(AbortOnDropHandle::new(tokio::spawn(async move {
                 // Never closed; without a place the read would merely be one too many.
                 let _place = places.acquire_owned().await;
-                let outcome = Box::new(node.observe(deadline).await);
-                desk.hand_in(News::Observed { node: name, outcome });
+                let look = Box::new(node.look(deadline).await);
+                desk.hand_in(News::Observed { node: name, look });
             })));
         }
         next
     }
 
     /// Takes in what a read found.
-    pub fn saw(&mut self, name: &NodeName, outcome: Result<NodeState, NodeError>) {
+    pub fn saw(&mut self, name: &NodeName, look: Look) {
         let Some(watched) = self.watched.get_mut(name) else { return };
         watched.looking = None;
+        let declared = watched.spec.way();
+        let Look { way, outcome, aside } = look;
+        if let Ok(state) = &outcome
+            && ways::is_it(watched.spec.machine_id.as_ref(), state)
+            && self.ways.get(name) != Some(&way)
+        {
+            tracing::info!(node = %name, %way, "answers");
+            self.ways.insert(name.clone(), way.clone());
+        }
+        if way != declared && aside.as_ref().is_none_or(|aside| aside.way != declared) {
+            // It was declared elsewhere meanwhile, and nobody has looked there.
+            watched.due = Instant::now();
+            return self.prepare_anew(name);
+        }
         let now = Timestamp::now();
         let before = watched.seen.take().map(Arc::unwrap_or_clone);
         let seen = match outcome {
             Ok(state) => {
                 watched.silent = 0;
-                reachable(before, state, now)
+                let elsewhere = aside.filter(|_| way != declared).map(|aside| Elsewhere {
+                    at: way.told_from(&declared),
+                    way: way.clone(),
+                    error: aside.said,
+                });
+                reachable(before, state, elsewhere, now)
             }
             Err(error) => {
                 watched.silent = watched.silent.saturating_add(1);
-                unreachable(name, before, &error, now)
+                // The node is the subject of the sentence wherever it is shown.
+                let said = error_chain(&error);
+                let said = said.strip_prefix(&format!("{name}: ")).unwrap_or(&said).to_owned();
+                let both = aside.map_or(said.clone(), |aside| {
+                    format!("{said}; and at {}: {}", aside.way.told_from(&way), aside.said)
+                });
+                unreachable(name, before, both, now)
             }
         };
         watched.seen = Some(Arc::new(seen));
         let pause = self.config.interval.saturating_mul(1 << watched.silent.saturating_sub(1).min(8));
         let pause = pause.min(LONGEST_SILENCE.max(self.config.interval));
         watched.due = Instant::now() + pause.mul_f64(1.0 + rand::rng().random_range(0.0..0.1));
+        self.prepare_anew(name);
+    }
+
+    /// A node whose last way is another one by now is reached by that from here on.
+    fn prepare_anew(&mut self, name: &NodeName) {
+        let Some(watched) = self.watched.get(name) else { return };
+        let declared = watched.spec.way();
+        let last = self.ways.get(name).filter(|last| **last != declared);
+        if watched.node.as_ref().is_none_or(|node| node.last_way() == last) {
+            return;
+        }
+        let Ok(new) = self.prepare(name, &watched.spec.clone()) else { return };
+        if let Some(watched) = self.watched.get_mut(name) {
+            self.replaced.extend(watched.node.replace(new));
+        }
     }
 
     /// The observed world for `plan`.
@@ -205,14 +270,20 @@ impl Lookout {
     /// Ends the kept connections.
     pub async fn close(&self) {
         let mut closing = tokio::task::JoinSet::new();
-        for node in self.watched.values().filter_map(|watched| watched.node.clone()) {
+        let watched = self.watched.values().filter_map(|watched| watched.node.clone());
+        for node in watched.chain(self.replaced.iter().cloned()) {
             closing.spawn(async move { node.close().await });
         }
         closing.join_all().await;
     }
 }
 
-fn reachable(before: Option<Observation>, state: NodeState, now: Timestamp) -> Observation {
+fn reachable(
+    before: Option<Observation>,
+    state: NodeState,
+    elsewhere: Option<Elsewhere>,
+    now: Timestamp,
+) -> Observation {
     let unchanged = before
         .as_ref()
         .and_then(|seen| seen.state.as_ref())
@@ -222,18 +293,11 @@ fn reachable(before: Option<Observation>, state: NodeState, now: Timestamp) -> O
         contact: Contact::Reachable { at: now },
         state: Some(state),
         state_since: since.or(Some(now)),
+        elsewhere,
     }
 }
 
-fn unreachable(
-    name: &NodeName,
-    before: Option<Observation>,
-    error: &NodeError,
-    now: Timestamp,
-) -> Observation {
-    let said = error_chain(error);
-    // The node is the subject of the sentence wherever it is shown.
-    let said = said.strip_prefix(&format!("{name}: ")).unwrap_or(&said).to_owned();
+fn unreachable(name: &NodeName, before: Option<Observation>, said: String, now: Timestamp) -> Observation {
     let since = match before.as_ref().map(|seen| &seen.contact) {
         Some(Contact::Unreachable { since, .. }) => *since,
         Some(Contact::Reachable { .. }) | None => {
@@ -242,5 +306,5 @@ fn unreachable(
         }
     };
     let (state, state_since) = before.map(|seen| (seen.state, seen.state_since)).unwrap_or_default();
-    Observation { contact: Contact::Unreachable { since, error: said }, state, state_since }
+    Observation { contact: Contact::Unreachable { since, error: said }, state, state_since, elsewhere: None }
 }

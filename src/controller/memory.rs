@@ -1,8 +1,9 @@
 //! The release in force, kept in the state directory so that a successor can act before it has fetched or evaluated.
 //!
 //! A switch that waits for its verdict on a node does not wait for an evaluation. The file is only a cache: deleted or
-//! unreadable, the newest commit is evaluated instead. It is written beside the loop, which never waits for a disk.
+//! unreadable, the newest commit is evaluated instead, and nodes are looked for only where they are declared. It is written beside the loop, which never waits for a disk.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::name::NodeName;
 use crate::model::release::{NodeRelease, Progress, Release};
 use crate::model::revision::Revision;
+use crate::model::way::Way;
 
 /// Between two writes: each node that is built changes the release, and a restart in between costs an evaluation at most.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -25,6 +28,21 @@ pub struct Memory {
     pub release: Release,
     /// Newest revision that evaluated.
     pub last_good: Option<Revision>,
+    /// The way over which each node answered last. The only thing here that nobody else knows: a node that is being moved
+    /// cannot be asked where it is.
+    #[serde(default)]
+    pub ways: BTreeMap<NodeName, Way>,
+}
+
+/// What is kept, as it is now.
+#[derive(Debug, Clone, Copy)]
+pub struct Now<'a> {
+    /// The release in force.
+    pub release: &'a Release,
+    /// Newest revision that evaluated.
+    pub last_good: Option<&'a Revision>,
+    /// The way over which each node answered last.
+    pub ways: &'a BTreeMap<NodeName, Way>,
 }
 
 /// Where the release in force is kept.
@@ -59,37 +77,38 @@ impl MemoryFile {
     }
 
     /// Has written what a successor needs, if it is another than before and the last write is not quite recent.
-    pub fn keep(&mut self, release: &Release, last_good: Option<&Revision>) {
+    pub fn keep(&mut self, now: Now<'_>) {
         let busy = self.writing.as_ref().is_some_and(|writing| !writing.is_finished());
-        if busy || self.written.is_some_and(|at| at.elapsed() < PAUSE) || self.has(release, last_good) {
+        if busy || self.written.is_some_and(|at| at.elapsed() < PAUSE) || self.has(now) {
             return;
         }
-        let memory = self.take(release, last_good);
+        let memory = self.take(now);
         let path = self.path.clone();
         self.writing = Some(tokio::task::spawn_blocking(move || keep(&path, &memory)));
     }
 
     /// Writes what is not written yet, before the controller ends.
-    pub async fn flush(&mut self, release: &Release, last_good: Option<&Revision>) {
+    pub async fn flush(&mut self, now: Now<'_>) {
         if let Some(writing) = self.writing.take() {
             // A panic in it was reported where it happened.
             let _ = writing.await;
         }
-        if !self.has(release, last_good) {
-            let memory = self.take(release, last_good);
+        if !self.has(now) {
+            let memory = self.take(now);
             keep(&self.path, &memory);
         }
     }
 
-    fn has(&self, release: &Release, last_good: Option<&Revision>) -> bool {
-        self.kept
-            .as_ref()
-            .is_some_and(|kept| kept.release == *release && kept.last_good.as_ref() == last_good)
+    fn has(&self, Now { release, last_good, ways }: Now<'_>) -> bool {
+        self.kept.as_ref().is_some_and(|kept| {
+            kept.release == *release && kept.last_good.as_ref() == last_good && kept.ways == *ways
+        })
     }
 
     /// Kept or not in the end, the same is not tried in every pass.
-    fn take(&mut self, release: &Release, last_good: Option<&Revision>) -> Arc<Memory> {
-        let memory = Arc::new(Memory { release: release.clone(), last_good: last_good.cloned() });
+    fn take(&mut self, Now { release, last_good, ways }: Now<'_>) -> Arc<Memory> {
+        let (release, last_good, ways) = (release.clone(), last_good.cloned(), ways.clone());
+        let memory = Arc::new(Memory { release, last_good, ways });
         (self.kept, self.written) = (Some(Arc::clone(&memory)), Some(Instant::now()));
         memory
     }
@@ -122,19 +141,29 @@ fn write(path: &Path, memory: &Memory) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::model::manifest::RolloutSpec;
+
+    fn now<'a>(release: &'a Release, ways: &'a BTreeMap<NodeName, Way>) -> Now<'a> {
+        Now { release, last_good: None, ways }
+    }
 
     #[tokio::test]
     async fn what_was_kept_is_read_back_and_rubbish_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let release = Release { revision: None, nodes: BTreeMap::new(), rollout: RolloutSpec::default() };
         let mut file = MemoryFile::of(dir.path());
-        file.keep(&release, None);
-        file.flush(&release, None).await;
-        assert_eq!(MemoryFile::of(dir.path()).load(), Some(Memory { release, last_good: None }));
+        let way = crate::model::sample::spec("web1").way();
+        let ways = BTreeMap::from([("web1".parse().unwrap(), way)]);
+        file.keep(now(&release, &ways));
+        file.flush(now(&release, &ways)).await;
+        let kept = Memory { release, last_good: None, ways };
+        assert_eq!(MemoryFile::of(dir.path()).load(), Some(kept.clone()));
+        let mut older = serde_json::to_value(&kept).unwrap();
+        older.as_object_mut().unwrap().remove("ways");
+        fs::write(dir.path().join("release.json"), older.to_string()).unwrap();
+        let read = MemoryFile::of(dir.path()).load().unwrap();
+        assert_eq!(read, Memory { ways: BTreeMap::new(), ..kept }, "what an older controller kept is read");
         fs::write(dir.path().join("release.json"), "{").unwrap();
         assert_eq!(MemoryFile::of(dir.path()).load(), None);
     }
@@ -146,13 +175,13 @@ mod tests {
             let rollout = RolloutSpec { max_in_flight: n, ..RolloutSpec::default() };
             Release { revision: None, nodes: BTreeMap::new(), rollout }
         };
-        let mut file = MemoryFile::of(dir.path());
+        let (mut file, none) = (MemoryFile::of(dir.path()), BTreeMap::new());
         for n in 1..100 {
-            file.keep(&release(n), None);
+            file.keep(now(&release(n), &none));
         }
-        file.flush(&release(1), None).await;
+        file.flush(now(&release(1), &none)).await;
         assert_eq!(MemoryFile::of(dir.path()).load().unwrap().release, release(1), "the first was enough");
-        file.flush(&release(100), None).await;
+        file.flush(now(&release(100), &none)).await;
         assert_eq!(MemoryFile::of(dir.path()).load().unwrap().release, release(100));
     }
 }

@@ -182,6 +182,13 @@ pub enum Hold {
         /// `rollout.maxInFlight`.
         limit: u32,
     },
+    /// Right system, but it answers only where it was declared before.
+    Elsewhere {
+        /// Where.
+        at: String,
+        /// Why not where it is declared.
+        error: String,
+    },
     /// Right system, but only a reboot starts it or its kernel.
     RebootRequired,
     /// Right system, but units have failed.
@@ -193,7 +200,7 @@ pub enum Hold {
 
 impl Hold {
     /// Every reason's word, for metrics that must exist at 0.
-    pub const REASONS: [&'static str; 19] = [
+    pub const REASONS: [&'static str; 20] = [
         "no-host",
         "not-observed",
         "unreachable",
@@ -211,6 +218,7 @@ impl Hold {
         "report-only",
         "heal-delay",
         "in-flight-limit",
+        "elsewhere",
         "reboot-required",
         "degraded",
     ];
@@ -237,6 +245,7 @@ impl Hold {
             Self::ReportOnly => "report-only",
             Self::HealDelay { .. } => "heal-delay",
             Self::InFlightLimit { .. } => "in-flight-limit",
+            Self::Elsewhere { .. } => "elsewhere",
             Self::RebootRequired => "reboot-required",
             Self::Degraded { .. } => "degraded",
         }

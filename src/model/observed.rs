@@ -10,6 +10,7 @@ use super::journal::{Entry, Pin};
 use super::name::NodeName;
 use super::node::MachineId;
 use super::store_path::StorePath;
+use super::way::Way;
 
 parsed_string!(
     /// The kernel's `/proc/sys/kernel/random/boot_id`: a UUID, new at every boot (random(4)).
@@ -41,6 +42,21 @@ pub struct Observation {
     pub state: Option<NodeState>,
     /// Since when `state.running` and `state.boot_default` have been what they are, as seen from here.
     pub state_since: Option<Timestamp>,
+    /// Where it answers, while that is not where it is declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// A node that answers where it answered last, and not where it is declared now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Elsewhere {
+    /// The way that answers; the one that is worked over.
+    pub way: Way,
+    /// That way for people, told from the declared one.
+    pub at: String,
+    /// Why it is not the declared one, one sentence.
+    pub error: String,
 }
 
 /// Whether the last look at a node succeeded.

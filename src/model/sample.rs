@@ -40,7 +40,7 @@ fn commit(start: &str) -> Revision {
     }
 }
 
-fn spec(name: &str) -> NodeSpec {
+pub(crate) fn spec(name: &str) -> NodeSpec {
     serde_json::from_value(serde_json::json!({
         "drv": format!("/nix/store/{}-nixos-system-{name}-24.11.drv", "d".repeat(32)),
         "toplevel": path('a', &format!("nixos-system-{name}-24.11")),
@@ -89,6 +89,7 @@ pub(crate) fn in_sync(name: &str) -> NodeView {
             contact: Contact::Reachable { at: ago(2) },
             state: Some(state(spec.toplevel.clone())),
             state_since: Some(ago(120)),
+            elsewhere: None,
         })),
         in_flight: None,
         spec: Some(spec),
@@ -109,6 +110,7 @@ fn other(name: &str, decision: Decision, word: State, seconds: i64, why: &str) -
             contact: Contact::Reachable { at: ago(2) },
             state: Some(state(running)),
             state_since: Some(ago(86_400)),
+            elsewhere: None,
         })),
         ..in_sync(name)
     }

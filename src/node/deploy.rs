@@ -1,7 +1,6 @@
-//! Brings one system onto a node and switches it: root, copy, start, then follow the node through its own phases.
+//! Brings one system onto a node and starts its switch: root, copy, start. `follow` sees it to its end.
 //!
-//! The node decides whether it survives; this side only copies, knocks for contact, runs the health checks and gives its
-//! verdict. It never retries a step that failed: the next pass of the controller is the retry.
+//! It never retries a step that failed: the next pass of the controller is the retry.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use jiff::Timestamp;
 use rand::Rng;
 use tokio::sync::watch;
 
+use super::follow::{Following, KNOCK};
 use super::frame::{FrameError, Reply};
 use super::protocol::{Privilege, random_hex};
 use super::{Node, NodeError, Refusal};
@@ -16,20 +16,15 @@ use crate::model::journal::{Deadlines, Entry, Phase, SwitchId};
 use crate::model::node::{Goal, HealthChecks, LastResort};
 use crate::model::observed::Stage;
 use crate::model::store_path::StorePath;
+use crate::model::way::Which;
 use crate::nix::Nix;
 
 /// Longest time for an answer that costs the node next to nothing.
 const ANSWER: Duration = Duration::from_secs(30);
-/// The same for a verdict, which is worth nothing after the node's deadline: then rather over a new connection.
-const VERDICT: Duration = Duration::from_secs(8);
 /// Longest time for `start`: the unit's own start timeout and some.
 const START: Duration = Duration::from_secs(90);
 /// How long a node that answers may take to write the first line of a switch's journal.
 const BEGINS: Duration = Duration::from_secs(10);
-/// Longest time for one long poll for the next phase.
-const POLL: Duration = Duration::from_secs(10);
-/// Between two tries to reach a node that is in the middle of a switch.
-const KNOCK: Duration = Duration::from_millis(500);
 
 /// What is to be installed on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,14 +39,6 @@ pub struct Order {
     pub revision: String,
     /// Who asks, for the journal.
     pub asker: String,
-}
-
-/// What a watcher of a running switch must know; the node tells a controller that comes later.
-struct Following {
-    id: SwitchId,
-    nonce: String,
-    checks: HealthChecks,
-    deadlines: Deadlines,
 }
 
 impl Node {
@@ -168,6 +155,8 @@ impl Node {
             if began.elapsed() > START {
                 return Err(lost);
             }
+            // It may have begun and moved the node already.
+            self.ways.turn();
             tokio::time::sleep(KNOCK).await;
         }
     }
@@ -193,6 +182,12 @@ impl Node {
                 },
             ),
         ];
+        if let (Which::Last, Some(last)) = (self.ways.which(), self.ways.last()) {
+            let declared = self.ways.declared();
+            let text =
+                format!("over {}; started over {}", declared.told_from(last), last.told_from(declared));
+            pairs.push(("contact-over", text));
+        }
         if !self.spec.health_checks.is_empty() {
             let json = serde_json::to_string(&self.spec.health_checks).unwrap_or_default();
             pairs.push(("checks", json));
@@ -217,115 +212,6 @@ impl Node {
         };
         Err(NodeError::Refused { node: self.name.clone(), refusal })
     }
-
-    /// Watches a switch to its end; makes contact and gives the verdict when the node waits for them.
-    async fn follow(&self, switch: &Following, stage: &watch::Sender<Stage>) -> Result<Entry, NodeError> {
-        let began = Instant::now();
-        let mut seen = "-".to_owned();
-        let mut touch = Touch { phase: seen.clone(), at: Instant::now() };
-        loop {
-            let reply = match self.next_phase(switch, &seen).await {
-                Ok(reply) => reply,
-                // In the middle of a switch a lost connection is ordinary: knock again, contact included.
-                Err(error) if error.may_pass() && touch.at.elapsed() < touch.patience(switch.deadlines) => {
-                    tracing::debug!(node = %self.name, error = &error as &dyn std::error::Error, "lost touch");
-                    self.knock(switch).await;
-                    tokio::time::sleep(KNOCK).await;
-                    continue;
-                }
-                Err(error) if error.may_pass() => {
-                    return Err(NodeError::LostTouch {
-                        node: self.name.clone(),
-                        id: switch.id.clone(),
-                        seconds: touch.at.elapsed().as_secs(),
-                        source: Box::new(error),
-                    });
-                }
-                Err(error) => return Err(error),
-            };
-            let entry = reply.entry().map_err(|source| self.wrong_reply("follow the switch", source))?;
-            if entry.outcome.is_some() {
-                return Ok(entry);
-            }
-            if began.elapsed() > longest(switch.deadlines) {
-                let (node, attempt) = (self.name.clone(), "follow the switch to its end");
-                return Err(NodeError::Deadline { node, attempt, seconds: began.elapsed().as_secs() });
-            }
-            let phase = reply.get("phase").unwrap_or(entry.phase.as_str()).to_owned();
-            touch = Touch { phase: phase.clone(), at: Instant::now() };
-            stage.send_replace(Stage::Switching { phase: entry.phase, detail: String::new() });
-            let again = match phase.as_str() {
-                "contact" | "recontact" => !self.knock(switch).await,
-                "health" => !self.judge(switch, stage).await,
-                _ => false,
-            };
-            if again {
-                // Not waited for by a long poll: what did not get through is tried again soon.
-                tokio::time::sleep(KNOCK).await;
-            }
-            seen = if again { "-".to_owned() } else { phase };
-        }
-    }
-
-    /// Waits for another phase than `seen`. A kept connection may be silent for longer than the node waits for contact:
-    /// while no answer comes, knocks over new ones.
-    async fn next_phase(&self, switch: &Following, seen: &str) -> Result<Reply, NodeError> {
-        let poll = POLL.min(switch.deadlines.contact / 4).max(Duration::from_secs(1));
-        let seconds = poll.as_secs().to_string();
-        let arguments = [seen, seconds.as_str()];
-        let asked = self.ask_switch("follow the switch", &switch.id, "attach", &arguments, ANSWER);
-        tokio::pin!(asked);
-        let mut patience = if seen == "-" { Duration::from_secs(1) } else { poll + Duration::from_secs(1) };
-        loop {
-            tokio::select! {
-                reply = &mut asked => return reply,
-                () = tokio::time::sleep(patience) => {}
-            }
-            tokio::select! {
-                reply = &mut asked => return reply,
-                _ = self.knock(switch) => {}
-            }
-            patience = KNOCK * 2;
-        }
-    }
-
-    /// One try to make contact: whether the node took it. Only the node's own word afterwards counts.
-    async fn knock(&self, switch: &Following) -> bool {
-        match self.ask_contact(&switch.id, &switch.nonce).await {
-            Ok(reply) => {
-                tracing::debug!(node = %self.name, id = %switch.id, ?reply, "contact");
-                reply.get("contact").is_some()
-            }
-            Err(error) => {
-                tracing::debug!(node = %self.name, id = %switch.id, error = &error as &dyn std::error::Error, "no contact");
-                false
-            }
-        }
-    }
-
-    /// Runs the health checks and hands the node its verdict: whether it was delivered.
-    async fn judge(&self, switch: &Following, stage: &watch::Sender<Stage>) -> bool {
-        // The node counts silence as a reject: our own word has to be there before.
-        let deadline = switch.deadlines.health.mul_f64(0.8);
-        let show = |detail: String| {
-            stage.send_replace(Stage::Switching { phase: Phase::Health, detail });
-        };
-        let healthy = self.await_health(&switch.checks, deadline, show).await;
-        let said = match &healthy {
-            Ok(()) => {
-                self.ask_switch("accept the switch", &switch.id, "accept", &[&switch.nonce], VERDICT).await
-            }
-            Err(reason) => {
-                let arguments = [switch.nonce.as_str(), reason.as_str()];
-                self.ask_switch("reject the switch", &switch.id, "reject", &arguments, VERDICT).await
-            }
-        };
-        if let Err(error) = &said {
-            // The node waits until its own deadline; the next round of `follow` tries again or reads the outcome.
-            tracing::warn!(node = %self.name, id = %switch.id, error = error as &dyn std::error::Error, "verdict not delivered");
-        }
-        said.is_ok()
-    }
 }
 
 /// Three numbers of seconds.
@@ -335,43 +221,9 @@ pub(super) fn deadlines(text: &str) -> Option<Deadlines> {
     Some(Deadlines { switch: next()?, contact: next()?, health: next()? })
 }
 
-/// A node that answers ends its switch within this: test, contact, health, commit, and a rollback that is tried twice and
-/// waits for contact; all of it once more where its watcher is killed.
-fn longest(deadlines: Deadlines) -> Duration {
-    (deadlines.switch * 6 + deadlines.contact * 2 + deadlines.health + Duration::from_secs(400)) * 2
-}
-
-/// The last answer of a node in the middle of a switch.
-struct Touch {
-    phase: String,
-    at: Instant,
-}
-
-impl Touch {
-    /// How long a silent node is worth knocking at. After that it has decided alone, and following it only keeps others
-    /// waiting; once it answers again, its journal tells, or the next pass re-attaches.
-    fn patience(&self, deadlines: Deadlines) -> Duration {
-        let waited_for = match self.phase.as_str() {
-            "contact" | "recontact" => deadlines.contact,
-            "health" => deadlines.health,
-            "committing" | "rolling-back" => deadlines.switch * 2 + deadlines.contact,
-            _ => deadlines.switch + deadlines.contact,
-        };
-        waited_for + Duration::from_secs(30)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_silent_node_keeps_its_place_no_longer_than_it_needs_to_decide() {
-        let deadlines = deadlines("300 60 40").unwrap();
-        let patience =
-            |phase: &str| Touch { phase: phase.into(), at: Instant::now() }.patience(deadlines).as_secs();
-        assert_eq!(["testing", "contact", "health"].map(patience), [390, 90, 70]);
-    }
 
     #[test]
     fn deadlines_are_three_numbers() {

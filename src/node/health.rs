@@ -51,10 +51,10 @@ impl Node {
     }
 
     async fn passes(&self, command: &str, longest: Duration) -> Result<(), String> {
-        let escalation = self.link.escalation().await.map_err(|error| error.to_string())?;
+        let escalation = self.link().escalation().await.map_err(|error| error.to_string())?;
         let words = escalation.iter().map(String::as_str).chain(["sh", "-c", command]);
         let line = shlex::try_join(words).map_err(|error| error.to_string())?;
-        let ran = self.link.shell(&self.name, "run a health check", &line, &[], longest).await;
+        let ran = self.link().shell(&self.name, "run a health check", &line, &[], longest).await;
         let output = ran.map_err(|error| error.to_string())?;
         if output.code == 0 {
             return Ok(());

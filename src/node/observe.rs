@@ -6,23 +6,94 @@ use std::time::Duration;
 use super::frame::pin_end;
 use super::protocol::Privilege;
 use super::{Node, NodeError, Output};
+use crate::error_chain::error_chain;
 use crate::model::journal::{Pin, SwitchId};
 use crate::model::observed::NodeState;
 use crate::model::store_path::StorePath;
+use crate::model::way::{Way, Which};
+use crate::plan::ways;
 
 /// Longest time for a small answer.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// What a look at a node found.
+#[derive(Debug)]
+pub struct Look {
+    /// The way that counts.
+    pub way: Way,
+    /// What was found there.
+    pub outcome: Result<NodeState, NodeError>,
+    /// What was found on the other way, where there are two and both were tried.
+    pub aside: Option<Aside>,
+}
+
+/// The way that does not count.
+#[derive(Debug)]
+pub struct Aside {
+    /// The way.
+    pub way: Way,
+    /// Why it does not.
+    pub said: String,
+}
+
 impl Node {
+    /// Reads the node's state where it is declared and, while it does not answer there, where it answered last. Work goes
+    /// from then on over the way that counts.
+    pub async fn look(&self, deadline: Duration) -> Look {
+        let declared = self.ways.declared().clone();
+        let Some(last) = self.ways.last().cloned() else {
+            return Look { way: declared, outcome: self.observe(deadline).await, aside: None };
+        };
+        // As root: who cannot act on the node there has not moved.
+        let declared_seen = self.observe_over(Which::Declared, Privilege::Root, deadline);
+        let last_seen = self.observe_over(Which::Last, Privilege::Login, deadline);
+        let (declared_seen, last_seen) = tokio::join!(declared_seen, last_seen);
+        let machine = self.spec.machine_id.as_ref();
+        let which = ways::choose(machine, declared_seen.as_ref().ok(), last_seen.as_ref().ok());
+        self.ways.work_over(which);
+        let said = |outcome: &Result<NodeState, NodeError>| match outcome {
+            Ok(state) => match &state.machine_id {
+                Some(machine) => format!("the machine there is {machine}"),
+                None => "the machine there has no machine id".into(),
+            },
+            Err(error) => self.without_name(error),
+        };
+        match which {
+            Which::Declared => {
+                let aside = Aside { said: said(&last_seen), way: last };
+                Look { way: declared, outcome: declared_seen, aside: Some(aside) }
+            }
+            Which::Last => {
+                let aside = Aside { said: said(&declared_seen), way: declared };
+                Look { way: last, outcome: last_seen, aside: Some(aside) }
+            }
+        }
+    }
+
+    /// An error's words where the node is the subject already.
+    pub fn without_name(&self, error: &NodeError) -> String {
+        let said = error_chain(error);
+        said.strip_prefix(&format!("{}: ", self.name)).unwrap_or(&said).to_owned()
+    }
+
     /// Reads the node's state: one exec on the kept connection, unprivileged.
     pub async fn observe(&self, deadline: Duration) -> Result<NodeState, NodeError> {
+        self.observe_over(self.ways.which(), Privilege::Login, deadline).await
+    }
+
+    async fn observe_over(
+        &self,
+        which: Which,
+        privilege: Privilege,
+        deadline: Duration,
+    ) -> Result<NodeState, NodeError> {
         let known = self.nix_version.lock().map(|known| known.clone()).unwrap_or_default();
         let mut arguments = vec!["observe"];
         if known.is_none() {
             arguments.push("nix");
         }
         let attempt = "observe";
-        let reply = self.ask(attempt, Privilege::Login, &arguments, deadline).await?;
+        let reply = self.ask_over(self.ways.link(which), attempt, privilege, &arguments, deadline).await?;
         let mut state = reply.node_state().map_err(|source| self.wrong_reply(attempt, source))?;
         let version = match known {
             None => state.nix_version.clone(),
@@ -68,12 +139,12 @@ impl Node {
             attempt: "run a command",
             said: error.to_string(),
         })?;
-        self.link.shell(&self.name, "run a command", &line, &[], deadline).await
+        self.link().shell(&self.name, "run a command", &line, &[], deadline).await
     }
 
     /// The arguments of an interactive `ssh` to the node; `None` where the node is this machine.
     pub async fn ssh_arguments(&self) -> Result<Option<Vec<String>>, NodeError> {
-        let Some((host, mut options)) = self.link.kept_options().await? else { return Ok(None) };
+        let Some((host, mut options)) = self.link().kept_options().await? else { return Ok(None) };
         // What was generated forbids a terminal; a person at one wants one, a script does not.
         let terminal = if std::io::stdin().is_terminal() { "-t" } else { "-T" };
         options.extend([terminal, "--"].map(str::to_owned));
@@ -85,7 +156,7 @@ impl Node {
     pub async fn closure(&self, of: &StorePath) -> Result<Vec<StorePath>, NodeError> {
         let attempt = "list a closure";
         let line = format!("nix-store --query --requisites {of}");
-        let output = self.link.shell(&self.name, attempt, &line, &[], Duration::from_secs(60)).await?;
+        let output = self.link().shell(&self.name, attempt, &line, &[], Duration::from_secs(60)).await?;
         if output.code != 0 {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             return Err(NodeError::Script { node: self.name.clone(), attempt, said });

@@ -24,7 +24,7 @@ impl Node {
         // By stdin: a closure is longer than one argument may be (execve(2), MAX_ARG_STRLEN).
         let line = "xargs nix-store --check-validity --print-invalid";
         let output =
-            self.link.shell(&self.name, attempt, line, list.as_bytes(), Duration::from_secs(120)).await?;
+            self.link().shell(&self.name, attempt, line, list.as_bytes(), Duration::from_secs(120)).await?;
         if output.code != 0 {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             return Err(NodeError::Script { node: self.name.clone(), attempt, said });
@@ -60,8 +60,8 @@ impl Node {
 
     /// How Nix reaches the node's store over the kept connection; `None` is this machine's own store.
     async fn copy_target(&self) -> Result<Option<CopyTarget>, NodeError> {
-        let Some((host, ssh_options)) = self.link.kept_options().await? else { return Ok(None) };
-        let escalation = self.link.escalation().await?;
+        let Some((host, ssh_options)) = self.link().kept_options().await? else { return Ok(None) };
+        let escalation = self.link().escalation().await?;
         let substitute =
             if self.spec.has_fast_connection { Substitute::Never } else { Substitute::OnDestination };
         Ok(Some(CopyTarget { host, ssh_options, escalation, substitute }))

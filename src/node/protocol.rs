@@ -5,6 +5,7 @@ use std::time::Duration;
 use rand::Rng;
 
 use super::frame::{FrameError, Reply};
+use super::ssh::Link;
 use super::{Node, NodeError, Output, SWITCH_SH};
 use crate::model::journal::SwitchId;
 
@@ -41,15 +42,27 @@ impl Node {
         arguments: &[&str],
         deadline: Duration,
     ) -> Result<Reply, NodeError> {
+        self.ask_over(self.link(), attempt, privilege, arguments, deadline).await
+    }
+
+    /// The same over one connection, whichever work goes over.
+    pub(super) async fn ask_over(
+        &self,
+        link: &Link,
+        attempt: &'static str,
+        privilege: Privilege,
+        arguments: &[&str],
+        deadline: Duration,
+    ) -> Result<Reply, NodeError> {
         let frame = random_hex();
         let mut words = match privilege {
             Privilege::Login => Vec::new(),
-            Privilege::Root => self.link.escalation().await?,
+            Privilege::Root => link.escalation().await?,
         };
         words.extend(["sh", "-s", "--", &frame].map(str::to_owned));
         words.extend(arguments.iter().map(|word| (*word).to_owned()));
         let line = self.line(attempt, &words)?;
-        let output = self.link.shell(&self.name, attempt, &line, SWITCH_SH.as_bytes(), deadline).await?;
+        let output = link.shell(&self.name, attempt, &line, SWITCH_SH.as_bytes(), deadline).await?;
         self.reply(attempt, &output, &frame)
     }
 
@@ -62,11 +75,11 @@ impl Node {
         let attempt = "start the switch";
         let frame = random_hex();
         let mut words = ["sh", "-c", WITH_SSH_FROM, "sh"].map(str::to_owned).to_vec();
-        words.extend(self.link.escalation().await?);
+        words.extend(self.link().escalation().await?);
         words.extend(["sh", "-c", SAVE, "sh", &frame, "start"].map(str::to_owned));
         words.extend(arguments.iter().cloned());
         let line = self.line(attempt, &words)?;
-        let output = self.link.shell(&self.name, attempt, &line, SWITCH_SH.as_bytes(), deadline).await?;
+        let output = self.link().shell(&self.name, attempt, &line, SWITCH_SH.as_bytes(), deadline).await?;
         self.reply(attempt, &output, &frame)
     }
 
@@ -80,24 +93,31 @@ impl Node {
         deadline: Duration,
     ) -> Result<Reply, NodeError> {
         let frame = random_hex();
-        let mut words = self.link.escalation().await?;
+        let mut words = self.link().escalation().await?;
         words.extend(switch_words(id, &frame, verb));
         words.extend(arguments.iter().map(|word| (*word).to_owned()));
         let line = self.line(attempt, &words)?;
-        let output = self.link.shell(&self.name, attempt, &line, &[], deadline).await?;
+        let output = self.link().shell(&self.name, attempt, &line, &[], deadline).await?;
         self.reply(attempt, &output, &frame)
     }
 
-    /// Logs in anew and says so to the switch: the proof that the node can be reached.
-    pub(super) async fn ask_contact(&self, id: &SwitchId, nonce: &str) -> Result<Reply, NodeError> {
+    /// Logs in anew and says so to the switch: the proof that the node can be reached in this way. `verb` is `contact`,
+    /// or `recontact`, which counts only after a rollback.
+    pub(super) async fn ask_contact(
+        &self,
+        link: &Link,
+        verb: &str,
+        id: &SwitchId,
+        nonce: &str,
+    ) -> Result<Reply, NodeError> {
         let attempt = "make contact";
         let frame = random_hex();
         let mut words = ["sh", "-c", WITH_CONNECTION, "sh"].map(str::to_owned).to_vec();
-        words.extend(self.link.escalation().await?);
-        words.extend(switch_words(id, &frame, "contact"));
+        words.extend(link.escalation().await?);
+        words.extend(switch_words(id, &frame, verb));
         words.push(nonce.to_owned());
         let line = self.line(attempt, &words)?;
-        let output = self.link.fresh_shell(&self.name, &line, Duration::from_secs(20)).await?;
+        let output = link.fresh_shell(&self.name, &line, Duration::from_secs(20)).await?;
         self.reply(attempt, &output, &frame)
     }
 
@@ -118,7 +138,7 @@ impl Node {
             None => Ok(reply),
             Some("not-nixos") => Err(NodeError::NotNixos {
                 node: self.name.clone(),
-                destination: self.link.destination().to_owned(),
+                destination: self.link().destination().to_owned(),
             }),
             Some(said) => Err(NodeError::Script { node: self.name.clone(), attempt, said: said.to_owned() }),
         }

@@ -18,7 +18,7 @@ use crate::command::{self, CommandError};
 use crate::config::SshConfig;
 use crate::error_chain::error_chain;
 use crate::model::name::NodeName;
-use crate::model::node::NodeSpec;
+use crate::model::way::Way;
 
 /// An unused connection is kept for so long, seconds: a crashed controller's successor finds it, then it ends by itself.
 const PERSIST_SECONDS: u32 = 180;
@@ -45,6 +45,8 @@ pub struct Ssh {
     node: NodeName,
     /// What ssh is asked for, without the user.
     host: String,
+    /// Where that is, for messages.
+    destination: String,
     config: PathBuf,
     socket: PathBuf,
     connect_timeout: Duration,
@@ -55,30 +57,26 @@ pub struct Ssh {
 }
 
 impl Link {
-    /// Writes the node's ssh_config.
-    pub fn new(
-        node: &NodeName,
-        spec: &NodeSpec,
-        ssh: &SshConfig,
-        runtime_dir: &Path,
-    ) -> Result<Self, NodeError> {
-        let host = spec.host.as_deref().unwrap_or("localhost");
-        if matches!(host, "localhost" | "local") {
-            return Ok(Self::Local { escalation: spec.privilege_escalation_command.clone() });
+    /// Writes the ssh_config of one way to a node.
+    pub fn new(node: &NodeName, way: &Way, ssh: &SshConfig, runtime_dir: &Path) -> Result<Self, NodeError> {
+        if matches!(way.host.as_str(), "localhost" | "local") {
+            return Ok(Self::Local { escalation: way.escalation.clone() });
         }
-        let (user, host) = match host.rsplit_once('@') {
+        let (user, host) = match way.host.rsplit_once('@') {
             Some((user, host)) => (Some(user), host),
-            None => (None, host),
+            None => (None, way.host.as_str()),
         };
-        let text = ssh_config::generate(node, spec, ssh, user, runtime_dir);
-        let files = ssh_config::Files::write(node, host, spec, &text, runtime_dir)?;
+        let (host, address) = ssh_config::alias(node, host);
+        let text = ssh_config::generate(node, way, ssh, (user, address.as_deref()), runtime_dir);
+        let files = ssh_config::Files::write(node, way, &text, runtime_dir)?;
         Ok(Self::Ssh(Box::new(Ssh {
             node: node.clone(),
-            host: host.to_owned(),
+            host,
+            destination: way.to_string(),
             config: files.config,
             socket: files.socket,
             connect_timeout: ssh.connect_timeout,
-            escalation: spec.privilege_escalation_command.clone(),
+            escalation: way.escalation.clone(),
             kept: Mutex::new(None),
             user: OnceCell::new(),
         })))
@@ -88,7 +86,7 @@ impl Link {
     pub fn destination(&self) -> &str {
         match self {
             Self::Local { .. } => "localhost",
-            Self::Ssh(ssh) => &ssh.host,
+            Self::Ssh(ssh) => &ssh.destination,
         }
     }
 
@@ -177,6 +175,16 @@ impl Link {
         }
     }
 
+    /// Whether both use the same kept connection.
+    pub fn shares_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Ssh(one), Self::Ssh(other)) => one.socket == other.socket,
+            (Self::Local { .. }, Self::Local { .. } | Self::Ssh(_)) | (Self::Ssh(_), Self::Local { .. }) => {
+                false
+            }
+        }
+    }
+
     /// Drops the kept connection; the next use opens a new one.
     pub async fn forget(&self) {
         self.close().await;
@@ -246,7 +254,7 @@ impl Ssh {
                 self.start_master().await?;
                 self.resume().await.ok_or_else(|| NodeError::Connect {
                     node: self.node.clone(),
-                    destination: self.host.clone(),
+                    destination: self.destination.clone(),
                     said: "the connection was opened and is gone again".into(),
                 })?
             }
@@ -312,7 +320,7 @@ impl Ssh {
             }
             CommandError::Failed { tail, .. } => NodeError::Connect {
                 node,
-                destination: self.host.clone(),
+                destination: self.destination.clone(),
                 said: ssh_words::explain(&tail.text()),
             },
         }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::net::Ipv6Addr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::NodeError;
 use crate::config::{SshConfig, UnknownHosts};
 use crate::model::name::NodeName;
-use crate::model::node::NodeSpec;
+use crate::model::way::{HostKeys, Way};
 
 /// The files of one way to one node. Another way has other files, so that no connection is shared by mistake.
 #[derive(Debug)]
@@ -23,31 +24,38 @@ pub struct Files {
 
 impl Files {
     /// Writes a generated configuration below the runtime directory, whose path has to be short (unix(7): 108 bytes).
-    pub fn write(
-        node: &NodeName,
-        host: &str,
-        spec: &NodeSpec,
-        text: &str,
-        runtime_dir: &Path,
-    ) -> Result<Self, NodeError> {
-        let digest = Sha256::digest(format!("{node}\n{host}\n{text}\n{}", known_hosts(node, spec)));
+    pub fn write(node: &NodeName, way: &Way, text: &str, runtime_dir: &Path) -> Result<Self, NodeError> {
+        let known = known_hosts(node, way);
+        let digest = Sha256::digest(format!("{node}\n{}\n{text}\n{known}", way.host));
         let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let file = |suffix: &str| runtime_dir.join(format!("{name}{suffix}"));
         let (config, keys, socket) = (file(".conf"), file(".keys"), file(".sock"));
         private_dir(runtime_dir)
-            .and_then(|()| private_file(&keys, &known_hosts(node, spec)))
+            .and_then(|()| private_file(&keys, &known))
             .and_then(|()| private_file(&config, &text.replace("@KEYS@", &keys.display().to_string())))
             .map_err(|source| NodeError::Runtime { node: node.clone(), path: config.clone(), source })?;
         Ok(Self { config, socket })
     }
 }
 
+/// What ssh is asked for. An IPv6 address is in the configuration instead, because Nix and ssh write it in different ways.
+pub fn alias(node: &NodeName, host: &str) -> (String, Option<String>) {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    // ssh_config(5) expands tokens that begin with a percent sign; a zone begins with one, too.
+    let is_ipv6 = bare.split('%').next().is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+    if is_ipv6 {
+        (format!("driftless-{node}"), Some(bare.replace('%', "%%")))
+    } else {
+        (host.to_owned(), None)
+    }
+}
+
 /// The node's ssh_config(5). The first value of a keyword wins, so what was declared comes before the user's own files.
 pub fn generate(
     node: &NodeName,
-    spec: &NodeSpec,
+    way: &Way,
     ssh: &SshConfig,
-    user: Option<&str>,
+    (user, address): (Option<&str>, Option<&str>),
     runtime_dir: &Path,
 ) -> String {
     let mut lines = vec!["Host *".to_owned()];
@@ -56,28 +64,44 @@ pub fn generate(
     if let Some(user) = user {
         put("User", user);
     }
-    if let Some(port) = spec.port {
+    if let Some(address) = address {
+        put("HostName", address);
+    }
+    if let Some(port) = way.port {
         put("Port", &port.to_string());
     }
-    for (key, value) in &spec.ssh_options {
+    for (key, value) in &way.ssh_options {
         put(key, value);
     }
     if let Some(identity) = &ssh.identity_file {
         put("IdentityFile", &quoted(identity));
         put("IdentitiesOnly", "yes");
     }
-    if !spec.host_keys.is_empty() {
-        put("HostKeyAlias", &format!("driftless-{node}"));
-        put("UserKnownHostsFile", "\"@KEYS@\"");
-        put("GlobalKnownHostsFile", "/dev/null");
-    } else if let Some(file) = &ssh.known_hosts_file {
-        put("UserKnownHostsFile", &quoted(file));
-    }
+    let users = ssh.known_hosts_file.as_deref().map(quoted);
+    let unknown = match &way.host_keys {
+        HostKeys::Only(_) => {
+            put("HostKeyAlias", &format!("driftless-{node}"));
+            put("UserKnownHostsFile", "\"@KEYS@\"");
+            put("GlobalKnownHostsFile", "/dev/null");
+            UnknownHosts::Refuse
+        }
+        HostKeys::OrKnownHosts(_) => {
+            let users = users.as_deref().unwrap_or("~/.ssh/known_hosts ~/.ssh/known_hosts2");
+            put("UserKnownHostsFile", &format!("\"@KEYS@\" {users}"));
+            ssh.unknown_hosts
+        }
+        HostKeys::KnownHosts => {
+            if let Some(users) = &users {
+                put("UserKnownHostsFile", users);
+            }
+            ssh.unknown_hosts
+        }
+    };
     put(
         "StrictHostKeyChecking",
-        match (ssh.unknown_hosts, spec.host_keys.is_empty()) {
-            (UnknownHosts::TrustFirst, true) => "accept-new",
-            (UnknownHosts::TrustFirst, false) | (UnknownHosts::Refuse, _) => "yes",
+        match unknown {
+            UnknownHosts::TrustFirst => "accept-new",
+            UnknownHosts::Refuse => "yes",
         },
     );
     // A dead peer is noticed within 45 s even where TCP would wait for hours.
@@ -100,8 +124,13 @@ fn quoted(path: &Path) -> String {
     format!("\"{}\"", path.display())
 }
 
-fn known_hosts(node: &NodeName, spec: &NodeSpec) -> String {
-    spec.host_keys.iter().map(|key| format!("driftless-{node} {key}\n")).collect()
+/// Lines of a known_hosts file (sshd(8)); a star is every host.
+fn known_hosts(node: &NodeName, way: &Way) -> String {
+    match &way.host_keys {
+        HostKeys::KnownHosts => String::new(),
+        HostKeys::Only(keys) => keys.iter().map(|key| format!("driftless-{node} {key}\n")).collect(),
+        HostKeys::OrKnownHosts(keys) => keys.iter().map(|key| format!("* {key}\n")).collect(),
+    }
 }
 
 fn private_dir(path: &Path) -> io::Result<()> {

@@ -192,7 +192,7 @@ load() { # ID: sets what `start` was given and what `run` recorded
   LOG=$LIVE/$ID/log
   SYSTEM='' PREVIOUS='' PROFILE_BEFORE='' NONCE='' EXPECTED='' GOAL=switch REVISION='' ASKER='' SSH_FROM='' LAST_RESORT=reboot
   SWITCH_TIMEOUT=300 CONTACT_TIMEOUT=60 HEALTH_TIMEOUT=60 IGNORE_FAILED=no IGNORE_UNITS='' LISTENED=no ROUTED=no LOADER_TOLD=no
-  STARTED=0 BOOT='' OUTCOME='' CAUSE='' DETAIL='' FINISHED='' PHASE=checking SSH_UNITS='' CHECKS=''
+  STARTED=0 BOOT='' OUTCOME='' CAUSE='' DETAIL='' FINISHED='' PHASE=checking SSH_UNITS='' CHECKS='' CONTACT_OVER=''
   if ! is_id "$ID" || [ ! -r "$ENTRY/order" ]; then return 1; fi
   while read -r key value; do
     case $key in
@@ -210,6 +210,7 @@ load() { # ID: sets what `start` was given and what `run` recorded
       ignore-failed) IGNORE_FAILED=$value ;;
       ignore-units) IGNORE_UNITS=$value ;;
       checks) CHECKS=$value ;;
+      contact-over) CONTACT_OVER=$value ;;
       previous) PREVIOUS=$value ;;
       profile-before) PROFILE_BEFORE=$value ;;
       listened) LISTENED=$value ;;
@@ -511,7 +512,7 @@ await_contact() {
   enter contact
   await "$LIVE/$ID/contact" "$CONTACT_TIMEOUT"
   [ "$VALUE" = made ] && return
-  roll_back contact "no new login within $CONTACT_TIMEOUT s"
+  roll_back contact "no new login within $CONTACT_TIMEOUT s${CONTACT_OVER:+ $CONTACT_OVER}"
   exit 0
 }
 
@@ -842,12 +843,13 @@ verb_attach() { # ID SEEN SECONDS
   reply_entry || reply 'error no-entry'
 }
 
-# contact, accept and reject touch files only: a sick D-Bus cannot keep anyone from proving that the node is well.
+# contact, recontact, accept and reject touch files only: a sick D-Bus cannot keep anyone from proving that the node is well.
 verb_contact() { # ID NONCE SSH_CONNECTION
   [ "$2" = "$NONCE" ] || { reply 'refused nonce'; return; }
   if [ -n "$SSH_FROM" ] && [ "$3" = "$SSH_FROM" ]; then reply 'refused same-connection'; return; fi
-  case $PHASE in
-    contact | recontact) ;;
+  # The way to the previous system proves nothing about the new one's: it is a `recontact`, which counts after a rollback.
+  case $verb-$PHASE in
+    contact-contact | contact-recontact | recontact-recontact) ;;
     *) reply "refused phase $PHASE"; return ;;
   esac
   if claim "$LIVE/$ID/contact" made; then reply "contact $VALUE"; else reply 'error claim'; fi
@@ -925,7 +927,7 @@ main() {
       case $0 in "$LIVE"/start-*) rm -f "$0" ;; esac
       ;;
     attach) needs_entry "$1" && verb_attach "$@" ;;
-    contact) needs_entry "$1" && verb_contact "$@" ;;
+    contact | recontact) needs_entry "$1" && verb_contact "$@" ;;
     accept) needs_entry "$1" && verb_accept "$@" ;;
     reject) needs_entry "$1" && verb_reject "$@" ;;
     log) needs_entry "$1" && verb_log "$@" ;;

@@ -3,7 +3,7 @@
 mod properties;
 mod simulation;
 mod views;
-mod world;
+pub(crate) mod world;
 
 use std::time::Duration;
 
@@ -81,6 +81,9 @@ fn the_first_question_that_stands_in_the_way_is_the_answer() {
         (node("web1").running("new").wants("new").failed("nginx.service"), "degraded"),
         (node("web1").running("new").wants("new").failed("nginx.service").ignores("ngin?.*"), "in-sync"),
         (node("web1").running("new").wants("new").other_kernel_booted(), "reboot-required"),
+        (node("web1").running("new").wants("new").failed("nginx.service").elsewhere(), "elsewhere"),
+        (differs().elsewhere(), "act"),
+        (differs().elsewhere().suspended(), "suspended"),
         (differs().other_kernel_booted().failed("nginx.service"), "act"),
     ] {
         assert_eq!(reason(&fleet([built.clone()])), expected, "{built:?}");

@@ -185,9 +185,11 @@ pub fn state_word(decision: &Decision) -> State {
             | Hold::InFlightLimit { .. } => State::Held,
             Hold::Unreachable { .. } => State::Unreachable,
             Hold::Busy { .. } => State::Switching,
-            Hold::ReportOnly | Hold::HealDelay { .. } | Hold::RebootRequired | Hold::Degraded { .. } => {
-                State::Drift
-            }
+            Hold::ReportOnly
+            | Hold::HealDelay { .. }
+            | Hold::Elsewhere { .. }
+            | Hold::RebootRequired
+            | Hold::Degraded { .. } => State::Drift,
             Hold::WrongMachine { .. } | Hold::NotEvaluated { .. } | Hold::NotBuilt { .. } => State::Failed,
             Hold::GivenUp { outcome, .. } => match outcome {
                 Outcome::RolledBack | Outcome::CommitFailed => State::RolledBack,

@@ -11,7 +11,7 @@ use crate::model::manifest::RolloutSpec;
 use crate::model::name::NodeName;
 use crate::model::node::{Goal, NodeSpec, OnDrift};
 use crate::model::observed::{
-    Attempt, Contact, InFlight, KernelPair, NodeState, Observation, Observed, Stage,
+    Attempt, Contact, Elsewhere, InFlight, KernelPair, NodeState, Observation, Observed, Stage,
 };
 use crate::model::release::{NodeRelease, Progress, Release};
 use crate::model::revision::Revision;
@@ -136,6 +136,7 @@ impl NodeBuilder {
             contact: Contact::Reachable { at: at(0) },
             state: Some(state("old")),
             state_since: Some(at(-9999)),
+            elsewhere: None,
         });
         change(observation.state.get_or_insert_with(|| state("old")));
         self
@@ -179,6 +180,12 @@ impl NodeBuilder {
             state.pin = Some(Pin { by: "alice".into(), reason: "disk replaced".into(), until });
         })
     }
+    pub fn elsewhere(mut self) -> Self {
+        let way = self.node.spec.as_ref().unwrap().way().at("192.0.2.6");
+        let (at, error) = (way.to_string(), "connect to 192.0.2.7:22 timed out after 10 s".into());
+        self.observation.as_mut().unwrap().elsewhere = Some(Elsewhere { way, at, error });
+        self
+    }
     pub fn unreachable(mut self) -> Self {
         let error = "connect to 192.0.2.7:22 timed out after 10 s".into();
         self.observation
@@ -186,6 +193,7 @@ impl NodeBuilder {
                 contact: Contact::Reachable { at: at(0) },
                 state: None,
                 state_since: None,
+                elsewhere: None,
             })
             .contact = Contact::Unreachable { since: at(-300), error };
         self
@@ -226,6 +234,11 @@ impl NodeBuilder {
         self.attempt = Some(Attempt { toplevel: system(to), failures, last: at(last), error });
         self
     }
+}
+
+/// A state of the machine with this id.
+pub fn machine(digit: char) -> NodeState {
+    NodeState { machine_id: Some(digit.to_string().repeat(32).parse().unwrap()), ..state("any") }
 }
 
 fn state(running: &str) -> NodeState {

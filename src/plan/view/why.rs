@@ -76,6 +76,9 @@ fn hold_sentence(hold: &Hold, subject: &Subject<'_>) -> String {
         Hold::InFlightLimit { limit } => {
             format!("{} of at most {limit} nodes are switching already", subject.switching)
         }
+        Hold::Elsewhere { at, error } => {
+            format!("answers at {at}, not where it is declared: {}", quote(last_line(error)))
+        }
         Hold::RebootRequired => "reboot-required: only a reboot starts what is installed".to_owned(),
         Hold::Degraded { units } => format!("degraded: failed {}", quote(&units.join(", "))),
     }

@@ -1,0 +1,225 @@
+//! Follows a switch on a node to its end: knocks for contact, runs the health checks, gives the verdict.
+//!
+//! The node decides whether it survives; here is only proof and opinion. Where the switch moves the node to another
+//! address, the node is followed there, and back again should it go back.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::frame::Reply;
+use super::ways::Moved;
+use super::{Node, NodeError};
+use crate::model::journal::{Deadlines, Entry, Phase, SwitchId};
+use crate::model::node::HealthChecks;
+use crate::model::observed::Stage;
+use crate::model::way::Which;
+
+/// Longest time for an answer that costs the node next to nothing.
+const ANSWER: Duration = Duration::from_secs(30);
+/// The same for a verdict, which is worth nothing after the node's deadline: then rather over a new connection.
+const VERDICT: Duration = Duration::from_secs(8);
+/// Longest time for one long poll for the next phase.
+const POLL: Duration = Duration::from_secs(10);
+/// Between two tries to reach a node that is in the middle of a switch.
+pub const KNOCK: Duration = Duration::from_millis(500);
+
+/// What a watcher of a running switch must know; the node tells a controller that comes later.
+pub struct Following {
+    pub id: SwitchId,
+    pub nonce: String,
+    pub checks: HealthChecks,
+    pub deadlines: Deadlines,
+}
+
+/// What came of knocking at one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Knock {
+    /// The node took it for contact.
+    Made,
+    /// The node answered, and did not need it.
+    Answered,
+    /// Nobody who knows of the switch answered.
+    Silence,
+}
+
+impl Node {
+    /// Watches a switch to its end; makes contact and gives the verdict when the node waits for them.
+    pub(super) async fn follow(
+        &self,
+        switch: &Following,
+        stage: &watch::Sender<Stage>,
+    ) -> Result<Entry, NodeError> {
+        let began = Instant::now();
+        let mut seen = "-".to_owned();
+        let mut touch = Touch { phase: seen.clone(), at: Instant::now() };
+        loop {
+            let reply = match self.next_phase(switch, &seen).await {
+                Ok(reply) => reply,
+                // In the middle of a switch a lost connection is ordinary: knock again, contact included.
+                Err(error) if error.may_pass() && touch.at.elapsed() < touch.patience(switch.deadlines) => {
+                    tracing::debug!(node = %self.name, error = &error as &dyn std::error::Error, "lost touch");
+                    self.search(switch).await;
+                    tokio::time::sleep(KNOCK).await;
+                    continue;
+                }
+                Err(error) if error.may_pass() => {
+                    return Err(NodeError::LostTouch {
+                        node: self.name.clone(),
+                        id: switch.id.clone(),
+                        seconds: touch.at.elapsed().as_secs(),
+                        source: Box::new(error),
+                    });
+                }
+                Err(error) => return Err(error),
+            };
+            let entry = reply.entry().map_err(|source| self.wrong_reply("follow the switch", source))?;
+            if entry.outcome.is_some() {
+                return Ok(entry);
+            }
+            if began.elapsed() > longest(switch.deadlines) {
+                let (node, attempt) = (self.name.clone(), "follow the switch to its end");
+                return Err(NodeError::Deadline { node, attempt, seconds: began.elapsed().as_secs() });
+            }
+            let phase = reply.get("phase").unwrap_or(entry.phase.as_str()).to_owned();
+            touch = Touch { phase: phase.clone(), at: Instant::now() };
+            stage.send_replace(Stage::Switching { phase: entry.phase, detail: String::new() });
+            let again = match phase.as_str() {
+                "contact" => self.knock(switch, Which::Declared).await != Knock::Made,
+                "recontact" => {
+                    // The previous system is back, and with it perhaps the way that led there.
+                    self.knock(switch, Which::Declared).await != Knock::Made
+                        && self.knock(switch, Which::Last).await != Knock::Made
+                }
+                "health" => !self.judge(switch, stage).await,
+                _ => false,
+            };
+            if again {
+                // Not waited for by a long poll: what did not get through is tried again soon.
+                tokio::time::sleep(KNOCK).await;
+            }
+            seen = if again { "-".to_owned() } else { phase };
+        }
+    }
+
+    /// Waits for another phase than `seen`. A kept connection may be silent for longer than the node waits for contact:
+    /// while no answer comes, knocks over new ones, and asks where the node has moved to once it answers there.
+    async fn next_phase(&self, switch: &Following, seen: &str) -> Result<Reply, NodeError> {
+        let poll = POLL.min(switch.deadlines.contact / 4).max(Duration::from_secs(1));
+        let seconds = poll.as_secs().to_string();
+        let arguments = [seen, seconds.as_str()];
+        loop {
+            let asked = self.ask_switch("follow the switch", &switch.id, "attach", &arguments, ANSWER);
+            tokio::pin!(asked);
+            let mut patience =
+                if seen == "-" { Duration::from_secs(1) } else { poll + Duration::from_secs(1) };
+            loop {
+                tokio::select! {
+                    reply = &mut asked => return reply,
+                    () = tokio::time::sleep(patience) => {}
+                }
+                tokio::select! {
+                    reply = &mut asked => return reply,
+                    moved = self.search(switch) => if moved == Moved::Yes { break },
+                }
+                patience = KNOCK * 2;
+            }
+        }
+    }
+
+    /// The way that is worked over is silent. Knocks where the node is declared, then where it was last; work goes on
+    /// where it answers.
+    async fn search(&self, switch: &Following) -> Moved {
+        for which in [Which::Declared, Which::Last] {
+            match self.knock(switch, which).await {
+                Knock::Made | Knock::Answered => return self.ways.work_over(which),
+                Knock::Silence => {}
+            }
+        }
+        Moved::No
+    }
+
+    /// One try to make contact over one way. Only the node's own word afterwards counts.
+    async fn knock(&self, switch: &Following, which: Which) -> Knock {
+        let verb = match (which, self.ways.last()) {
+            (Which::Declared, _) => "contact",
+            // What the new system has to prove is the declared way; after a rollback any way in is one.
+            (Which::Last, Some(_)) => "recontact",
+            (Which::Last, None) => return Knock::Silence,
+        };
+        match self.ask_contact(self.ways.link(which), verb, &switch.id, &switch.nonce).await {
+            Ok(reply) => {
+                tracing::debug!(node = %self.name, id = %switch.id, ?which, ?reply, "contact");
+                if reply.get("contact").is_some() { Knock::Made } else { Knock::Answered }
+            }
+            Err(error) => {
+                tracing::debug!(node = %self.name, id = %switch.id, ?which, error = &error as &dyn std::error::Error, "no contact");
+                Knock::Silence
+            }
+        }
+    }
+
+    /// Runs the health checks and hands the node its verdict: whether it was delivered.
+    async fn judge(&self, switch: &Following, stage: &watch::Sender<Stage>) -> bool {
+        // The node counts silence as a reject: our own word has to be there before.
+        let deadline = switch.deadlines.health.mul_f64(0.8);
+        let show = |detail: String| {
+            stage.send_replace(Stage::Switching { phase: Phase::Health, detail });
+        };
+        let healthy = self.await_health(&switch.checks, deadline, show).await;
+        let said = match &healthy {
+            Ok(()) => {
+                self.ask_switch("accept the switch", &switch.id, "accept", &[&switch.nonce], VERDICT).await
+            }
+            Err(reason) => {
+                let arguments = [switch.nonce.as_str(), reason.as_str()];
+                self.ask_switch("reject the switch", &switch.id, "reject", &arguments, VERDICT).await
+            }
+        };
+        if let Err(error) = &said {
+            // The node waits until its own deadline; the next round of `follow` tries again or reads the outcome.
+            tracing::warn!(node = %self.name, id = %switch.id, error = error as &dyn std::error::Error, "verdict not delivered");
+        }
+        said.is_ok()
+    }
+}
+
+/// A node that answers ends its switch within this: test, contact, health, commit, and a rollback that is tried twice and
+/// waits for contact; all of it once more where its watcher is killed.
+fn longest(deadlines: Deadlines) -> Duration {
+    (deadlines.switch * 6 + deadlines.contact * 2 + deadlines.health + Duration::from_secs(400)) * 2
+}
+
+/// The last answer of a node in the middle of a switch.
+struct Touch {
+    phase: String,
+    at: Instant,
+}
+
+impl Touch {
+    /// How long a silent node is worth knocking at. After that it has decided alone, and following it only keeps others
+    /// waiting; once it answers again, its journal tells, or the next pass re-attaches.
+    fn patience(&self, deadlines: Deadlines) -> Duration {
+        let waited_for = match self.phase.as_str() {
+            "contact" | "recontact" => deadlines.contact,
+            "health" => deadlines.health,
+            "committing" | "rolling-back" => deadlines.switch * 2 + deadlines.contact,
+            _ => deadlines.switch + deadlines.contact,
+        };
+        waited_for + Duration::from_secs(30)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_node_keeps_its_place_no_longer_than_it_needs_to_decide() {
+        let seconds = Duration::from_secs;
+        let deadlines = Deadlines { switch: seconds(300), contact: seconds(60), health: seconds(40) };
+        let patience =
+            |phase: &str| Touch { phase: phase.into(), at: Instant::now() }.patience(deadlines).as_secs();
+        assert_eq!(["testing", "contact", "health"].map(patience), [390, 90, 70]);
+    }
+}
