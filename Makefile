@@ -30,6 +30,7 @@ help:
 	@echo 'make demo         a fleet of three lab nodes, from the first commit to healed drift; KEEP=1 keeps it up'
 	@echo 'make test         every test, those on lab nodes included'
 	@echo 'make fuzz         feeds every parser to a fuzzer, SECONDS=60 each; needs a nightly Rust'
+	@echo 'make faults       N=200 SEED=...: random faults on a fleet of five lab nodes, and what must hold whatever happens'
 	@echo 'make lint         formatting, clippy, shellcheck, promtool'
 	@echo 'make build        the driftless binary, optimised'
 	@echo 'make deps         installs what all of these need'
@@ -64,6 +65,11 @@ fuzz:
 	  cargo +nightly fuzz run $$target fuzz/target/found/$$target fuzz/corpus/$$target -- \
 	    -max_total_time=$(SECONDS) -max_len=16384 -timeout=10 -rss_limit_mb=2048; \
 	done
+
+faults:
+	@tests/deps.sh demo
+	cargo build -p driftless --bin driftless
+	@N=$(N) SEED=$(SEED) cargo run --quiet -p driftless-faults
 
 lint:
 	@tests/deps.sh lint

@@ -183,6 +183,8 @@ forget_old() {
   done
   # Roots of copies that never became a switch.
   find "$ROOTS" -mindepth 1 -maxdepth 1 -type d -mtime +1 -exec rm -rf {} + 2>/dev/null
+  # Scripts whose session ended before they had: no `start` takes an hour.
+  find "$LIVE" -mindepth 1 -maxdepth 1 -type f -name 'start-*' -mmin +60 -exec rm -f {} + 2>/dev/null
   return 0
 }
 

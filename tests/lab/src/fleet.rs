@@ -255,12 +255,25 @@ impl Fleet {
         Ok(())
     }
 
+    /// Whether the controller was started and still runs. One that ended by itself stays in the way of [`Fleet::start`].
+    pub fn lives(&mut self) -> Result<bool> {
+        match self.controller.as_mut() {
+            Some(child) => Ok(child.try_wait()?.is_none()),
+            None => Ok(false),
+        }
+    }
+
     /// Runs a command line of driftless against this fleet, in the repository.
     pub fn driftless(&self, arguments: &[&str]) -> Result<Output> {
+        self.ready_to_say(arguments)()
+    }
+
+    /// The same for somebody who does not want to keep the fleet while it runs.
+    pub fn ready_to_say(&self, arguments: &[&str]) -> impl FnOnce() -> Result<Output> + use<> {
         let mut command = bounded(COMMAND, &self.binary);
         command.args(arguments).arg("--config").arg(self.config_file()).current_dir(self.repository());
         self.environment(&mut command);
-        run(&mut command)
+        move || run(&mut command)
     }
 
     /// What the fleet's programs need to know: no terminal, the test nixpkgs, a Nix without daemon and substituters.

@@ -22,7 +22,8 @@ use crate::wire::{Relay, Wire};
 
 /// How long a command on a node may take.
 const COMMAND: Duration = Duration::from_secs(60);
-/// A node of a [`Lab`].
+/// A node of a [`Lab`]. A clone is the same machine.
+#[derive(Clone)]
 pub struct Node {
     lab: Lab,
     name: String,
@@ -32,7 +33,7 @@ pub struct Node {
     port: String,
     sizes: [(&'static str, u64); 2],
     supervisor: Arc<Supervisor>,
-    relay: Mutex<Option<Relay>>,
+    relay: Arc<Mutex<Option<Relay>>>,
 }
 
 impl Node {
@@ -83,7 +84,7 @@ impl Node {
             port: subnet.port(number),
             sizes: [("/nix", setup.nix_bytes), ("/var", setup.var_bytes)],
             supervisor,
-            relay: Mutex::default(),
+            relay: Arc::default(),
         };
         lab.register_node(&node, &node.supervisor)?;
         Ok(node)

@@ -80,8 +80,9 @@ impl Fault {
         })
     }
 
-    /// Its name and value among `faults`.
-    fn attribute(&self) -> (&'static str, String) {
+    /// Its name and value among `faults`, and among `lab.faults` of a configuration.
+    #[must_use]
+    pub fn attribute(&self) -> (&'static str, String) {
         let on = || "1".to_owned();
         match self {
             Fault::ActivationFails => ("activationFails", on()),

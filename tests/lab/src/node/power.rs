@@ -1,7 +1,9 @@
 //! A node's power, and waiting for it to be up or down. Every wait has a deadline.
 
+use std::fs;
 use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -81,6 +83,41 @@ impl Node {
     /// Pulls the plug: everything on it is killed at once. [`Node::start`] boots it again.
     pub fn power_cut(&self) -> Result<()> {
         self.supervisor.cut_power()
+    }
+
+    /// Makes the whole machine stand still, as a hypervisor pauses one: its clock goes on.
+    pub fn freeze(&self) -> Result<()> {
+        self.set_frozen("1")
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.set_frozen("0")
+    }
+
+    fn set_frozen(&self, state: &str) -> Result<()> {
+        let file = self.cgroup().join("cgroup.freeze");
+        fs::write(&file, state).with_context(|| format!("writing {}", file.display()))
+    }
+
+    /// Its services with this prefix that have processes, seen from outside: works whatever its systemd does.
+    #[must_use]
+    pub fn services(&self, prefix: &str) -> Vec<String> {
+        let boots = fs::read_dir(self.cgroup()).into_iter().flatten().flatten();
+        let slices = boots.map(|boot| boot.path().join("system.slice"));
+        let units = slices.flat_map(|slice| fs::read_dir(slice).into_iter().flatten().flatten());
+        let lives = |unit: &fs::DirEntry| {
+            fs::read_to_string(unit.path().join("cgroup.events"))
+                .is_ok_and(|events| events.contains("populated 1"))
+        };
+        units
+            .filter(|unit| unit.file_name().to_string_lossy().starts_with(prefix) && lives(unit))
+            .map(|unit| unit.file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+
+    fn cgroup(&self) -> PathBuf {
+        self.lab.inner.cgroup.join(&self.name)
     }
 
     /// Waits until sshd answers on the node's address.
