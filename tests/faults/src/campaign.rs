@@ -139,6 +139,9 @@ impl Campaign<'_> {
             }
             Ok(())
         };
+        let mut merges = round.merges.iter();
+        merges.next().map_or(Ok(()), |first| self.merge(first))?;
+        field.wait_for_switches();
         let merged = thread::scope(|scope| {
             let workers: Vec<_> = (0..=NODES.len())
                 .map(|worker| {
@@ -146,7 +149,7 @@ impl Campaign<'_> {
                 })
                 .map(|steps| scope.spawn(|| harm(steps)))
                 .collect();
-            let merged = round.merges.iter().try_for_each(|merge| self.merge(merge));
+            let merged = merges.try_for_each(|merge| self.merge(merge));
             let harmed = workers
                 .into_iter()
                 .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))

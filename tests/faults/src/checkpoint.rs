@@ -112,13 +112,29 @@ impl<'a> Inspector<'a> {
         })?;
         for (index, node) in field.nodes.iter().enumerate() {
             if node.path("/var/lib/driftless-node/pin").exists() {
-                let from = now();
-                let said = field.say(&["retry", NODES[index]])?;
-                ensure!(said.success(), "{} cannot be given back to the controller: {said:?}", NODES[index]);
-                field.diary.note(Done { kind: "person-retries", node: Some(index), from, until: now() });
+                self.give_back(index)?;
             }
         }
         Ok(())
+    }
+
+    /// A controller that has just begun may not know its nodes yet; a person then says it again.
+    fn give_back(&self, index: usize) -> Result<()> {
+        let from = now();
+        let deadline = Instant::now() + GONE;
+        loop {
+            let said = self.field.say(&["retry", NODES[index]])?;
+            if said.success() {
+                self.field.diary.note(Done { kind: "person-retries", node: Some(index), from, until: now() });
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{} cannot be given back to the controller: {said:?}",
+                NODES[index]
+            );
+            sleep(LOOK);
+        }
     }
 
     /// Waits until the whole fleet is what the newest commit says. Yields the seconds that took.

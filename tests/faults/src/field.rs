@@ -16,6 +16,8 @@ use crate::schedule::{NODES, When};
 
 /// How long a step waits for its phase before it is done all the same.
 const PHASE: Duration = Duration::from_secs(4);
+/// How long a round waits for the first switch of its first merge.
+const FIRST_SWITCH: Duration = Duration::from_secs(6);
 /// Between two looks for a phase: committing takes a few hundred milliseconds.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -92,6 +94,14 @@ impl Field {
             sleep(LOOK);
         }
         self.stands(node)
+    }
+
+    /// Waits until a switch runs somewhere: faults are for those. Not every merge brings one.
+    pub(crate) fn wait_for_switches(&self) {
+        let deadline = Instant::now() + FIRST_SWITCH;
+        while Instant::now() < deadline && self.stands(None).is_empty() {
+            sleep(LOOK);
+        }
     }
 
     fn stands(&self, node: Option<usize>) -> String {
