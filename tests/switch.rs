@@ -1,7 +1,9 @@
 //! The node's switch, on lab nodes: every way it can end, with the journal that the node keeps of it.
 
 mod clocks;
+mod disturbed;
 mod faults;
+mod race;
 mod scenario;
 mod worst_case;
 

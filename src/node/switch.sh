@@ -428,7 +428,11 @@ run() {
   # `start` may have given us up meanwhile; then it has said so, and nothing may happen any more.
   claim "$LIVE/$ID/fate" run && [ "$VALUE" = run ] || exit 75
   enter checking
-  systemd-notify --ready || note "systemd-notify failed"
+  # A unit that never says that it is ready is ended by systemd, in the middle of whatever it is doing by then.
+  if ! systemd-notify --ready; then
+    finish rolled-back killed 'systemd-notify failed: systemd would end this switch in the middle'
+    exit 0
+  fi
   # Each phase that ends the switch ends the process.
   if [ "$GOAL" = boot ]; then commit; fi
   check_before
