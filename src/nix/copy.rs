@@ -143,9 +143,11 @@ impl Nix {
                 let source = CommandError::Deadline { argv, deadline, tail };
                 Err(NixError::CopyRun { host: target.host.clone(), source })
             }
-            Err(source @ (CommandError::Start { .. } | CommandError::Pipe { .. })) => {
-                Err(NixError::CopyRun { host: target.host.clone(), source })
-            }
+            Err(
+                source @ (CommandError::Missing { .. }
+                | CommandError::Start { .. }
+                | CommandError::Pipe { .. }),
+            ) => Err(NixError::CopyRun { host: target.host.clone(), source }),
         }
     }
 }

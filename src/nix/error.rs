@@ -130,6 +130,27 @@ pub enum NixError {
     },
 }
 
+impl NixError {
+    /// Whether it may be gone at the next try although nobody changes the deployment: this host's fault, not Nix's verdict.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::State { .. }
+            | Self::EvaluationCut { .. }
+            | Self::Realise { .. }
+            | Self::Copy { .. }
+            | Self::CopyRun { .. }
+            | Self::Closure { .. }
+            | Self::ClosureAnswer { .. } => true,
+            Self::Evaluation { .. }
+            | Self::Manifest { .. }
+            | Self::ManifestVersion { .. }
+            | Self::Build { .. }
+            | Self::WrongOutput { .. }
+            | Self::SshOption { .. } => false,
+        }
+    }
+}
+
 /// What is evaluated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {

@@ -312,7 +312,7 @@ impl Ssh {
     fn connect_error(&self, error: CommandError) -> NodeError {
         let node = self.node.clone();
         match error {
-            CommandError::Start { .. } | CommandError::Pipe { .. } => {
+            CommandError::Missing { .. } | CommandError::Start { .. } | CommandError::Pipe { .. } => {
                 NodeError::Command { node, attempt: "run ssh", source: error }
             }
             CommandError::Deadline { deadline, .. } => {
