@@ -177,6 +177,8 @@ impl fmt::Display for Subject {
 pub enum CopyFault {
     /// The node's Nix wants signatures from us: the SSH user is not trusted there.
     Signature,
+    /// What is to make the node's Nix run as root does not.
+    Escalation,
     /// No connection, or it broke.
     Connection,
     /// The login shell prints something where Nix expects its protocol.
@@ -203,6 +205,10 @@ impl fmt::Display for CopyFault {
             Self::Signature => write!(
                 f,
                 "the node accepts only signed paths from this user (root, trusted-users or privilegeEscalationCommand help)"
+            ),
+            Self::Escalation => write!(
+                f,
+                "privilegeEscalationCommand does not start the node's Nix; it has to work without a password and without a terminal"
             ),
             Self::Connection => write!(f, "the connection failed"),
             Self::Banner { text: Some(text) } => {
