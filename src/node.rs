@@ -4,8 +4,6 @@
 //! node's own. A [`Node`] keeps one connection for everything except contact, which is proof only over a new one. A
 //! node that a deployment moves is worked on where it answered last, and makes contact where it is declared.
 
-mod any_shell;
-mod conversation;
 mod deploy;
 mod follow;
 mod frame;
@@ -84,23 +82,6 @@ pub enum NodeError {
         attempt: &'static str,
         /// The deadline, seconds.
         seconds: u64,
-    },
-    /// What is to make us root on the node does not.
-    #[error(
-        "{node}: cannot {attempt}: `{command}` does not make us root on {destination}: {said}; \
-         privilegeEscalationCommand has to work without a password and without a terminal"
-    )]
-    NoRoot {
-        /// The node.
-        node: NodeName,
-        /// What was attempted.
-        attempt: &'static str,
-        /// `privilegeEscalationCommand`.
-        command: String,
-        /// Where.
-        destination: String,
-        /// What it said.
-        said: String,
     },
     /// The node answered something else than a reply.
     #[error("{node}: cannot {attempt}: the node's answer is not a reply of driftless{}", said_by(stderr))]
@@ -206,7 +187,7 @@ impl NodeError {
     /// Whether the same question may get an answer in a moment: the connection broke, or a shell or sudo that is being
     /// replaced said something else.
     pub fn may_pass(&self) -> bool {
-        self.is_connection() || matches!(self, Self::Frame { .. } | Self::NoRoot { .. })
+        self.is_connection() || matches!(self, Self::Frame { .. })
     }
 
     /// Whether nothing that was asked reached the node, or its answer did not reach us.
@@ -217,7 +198,6 @@ impl NodeError {
             | Self::Deadline { .. }
             | Self::LostTouch { .. } => true,
             Self::Command { .. }
-            | Self::NoRoot { .. }
             | Self::Frame { .. }
             | Self::NotNixos { .. }
             | Self::Refused { .. }
@@ -245,6 +225,16 @@ pub enum Refusal {
     NoWayBack,
     /// A switch of that id exists already.
     Exists,
+    /// An earlier switch was interrupted, and its guard is still ending it.
+    Unfinished {
+        /// That switch.
+        id: String,
+    },
+    /// What must be written down first cannot be: a full or read-only file system.
+    Unwritable {
+        /// What and where, in the node's words.
+        what: String,
+    },
     /// Anything else, in the node's words.
     Other(String),
 }
@@ -259,6 +249,15 @@ impl std::fmt::Display for Refusal {
                 "the running system has no switch-to-configuration, so there would be no way back",
             ),
             Self::Exists => f.write_str("a switch of that id exists already"),
+            Self::Unfinished { id } => {
+                write!(
+                    f,
+                    "the node is still ending switch {id}, which was interrupted; try again in a moment"
+                )
+            }
+            Self::Unwritable { what } => {
+                write!(f, "it cannot write {what}; is the file system full, or read-only?")
+            }
             Self::Other(said) => f.write_str(said),
         }
     }

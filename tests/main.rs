@@ -6,7 +6,6 @@ mod addresses;
 mod architecture;
 mod cli;
 mod cli_on_nodes;
-mod logins;
 mod nix_copies;
 mod nix_library;
 mod nix_programs;

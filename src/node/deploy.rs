@@ -208,6 +208,8 @@ impl Node {
             ("missing", _) => Refusal::Missing,
             ("no-way-back", _) => Refusal::NoWayBack,
             ("exists", _) => Refusal::Exists,
+            ("unfinished", id) => Refusal::Unfinished { id: id.to_owned() },
+            ("unwritable", what) => Refusal::Unwritable { what: what.to_owned() },
             _ => Refusal::Other(said.to_owned()),
         };
         Err(NodeError::Refused { node: self.name.clone(), refusal })

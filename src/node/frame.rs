@@ -11,9 +11,7 @@ use crate::model::observed::{KernelPair, NodeState};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The first line of a reply is not there.
-    #[error(
-        "no line begins with `driftless/1`; is there a shell behind this login, and no forced command? It said {noise:?}"
-    )]
+    #[error("it does not begin with `driftless/1`; it said {noise:?}")]
     NoFrame {
         /// The end of what was said instead.
         noise: String,

@@ -12,13 +12,12 @@ use crate::model::journal::SwitchId;
 /// Where each switch keeps the script it was started with.
 const JOURNAL: &str = "/var/lib/driftless-node/switches";
 
-/// Keeps the script that comes on stdin, then becomes it. `$3` is the switch's id.
+/// Keeps the script that comes on stdin, then becomes it. `$1` is the frame, `$3` the switch's id.
 const SAVE: &str = r#"umask 077
-mkdir -p /run/driftless-node && chmod 0755 /run/driftless-node || exit 73
 f=/run/driftless-node/start-$3.sh
-cat >"$f" && exec sh "$f" "$@"
+mkdir -p /run/driftless-node && chmod 0755 /run/driftless-node && cat >"$f" && exec sh "$f" "$@"
 rm -f "$f"
-exit 73"#;
+printf '\ndriftless/1 %s\nrefused unwritable %s\nend %s\n' "$1" "$f" "$1""#;
 
 /// Hands the login's own SSH_CONNECTION on, before an escalation drops it from the environment.
 const WITH_CONNECTION: &str = r#"exec "$@" "${SSH_CONNECTION-}""#;
@@ -55,16 +54,15 @@ impl Node {
         deadline: Duration,
     ) -> Result<Reply, NodeError> {
         let frame = random_hex();
-        let escalation = match privilege {
+        let mut words = match privilege {
             Privilege::Login => Vec::new(),
             Privilege::Root => link.escalation().await?,
         };
-        let mut words = escalation.clone();
         words.extend(["sh", "-s", "--", &frame].map(str::to_owned));
         words.extend(arguments.iter().map(|word| (*word).to_owned()));
         let line = self.line(attempt, &words)?;
         let output = link.shell(&self.name, attempt, &line, SWITCH_SH.as_bytes(), deadline).await?;
-        self.reply(attempt, &output, &frame, &escalation)
+        self.reply(attempt, &output, &frame)
     }
 
     /// Calls `start`, which keeps the script it came with.
@@ -76,13 +74,12 @@ impl Node {
         let attempt = "start the switch";
         let frame = random_hex();
         let mut words = ["sh", "-c", WITH_SSH_FROM, "sh"].map(str::to_owned).to_vec();
-        let escalation = self.link().escalation().await?;
-        words.extend(escalation.iter().cloned());
+        words.extend(self.link().escalation().await?);
         words.extend(["sh", "-c", SAVE, "sh", &frame, "start"].map(str::to_owned));
         words.extend(arguments.iter().cloned());
         let line = self.line(attempt, &words)?;
         let output = self.link().shell(&self.name, attempt, &line, SWITCH_SH.as_bytes(), deadline).await?;
-        self.reply(attempt, &output, &frame, &escalation)
+        self.reply(attempt, &output, &frame)
     }
 
     /// Calls a verb of the script that a switch was started with.
@@ -95,13 +92,12 @@ impl Node {
         deadline: Duration,
     ) -> Result<Reply, NodeError> {
         let frame = random_hex();
-        let escalation = self.link().escalation().await?;
-        let mut words = escalation.clone();
+        let mut words = self.link().escalation().await?;
         words.extend(switch_words(id, &frame, verb));
         words.extend(arguments.iter().map(|word| (*word).to_owned()));
         let line = self.line(attempt, &words)?;
         let output = self.link().shell(&self.name, attempt, &line, &[], deadline).await?;
-        self.reply(attempt, &output, &frame, &escalation)
+        self.reply(attempt, &output, &frame)
     }
 
     /// Logs in anew and says so to the switch: the proof that the node can be reached in this way. `verb` is `contact`,
@@ -116,13 +112,12 @@ impl Node {
         let attempt = "make contact";
         let frame = random_hex();
         let mut words = ["sh", "-c", WITH_CONNECTION, "sh"].map(str::to_owned).to_vec();
-        let escalation = link.escalation().await?;
-        words.extend(escalation.iter().cloned());
+        words.extend(link.escalation().await?);
         words.extend(switch_words(id, &frame, verb));
         words.push(nonce.to_owned());
         let line = self.line(attempt, &words)?;
         let output = link.fresh_shell(&self.name, &line, Duration::from_secs(20)).await?;
-        self.reply(attempt, &output, &frame, &escalation)
+        self.reply(attempt, &output, &frame)
     }
 
     fn line(&self, attempt: &'static str, words: &[String]) -> Result<String, NodeError> {
@@ -133,27 +128,10 @@ impl Node {
         })
     }
 
-    fn reply(
-        &self,
-        attempt: &'static str,
-        output: &Output,
-        frame: &str,
-        escalation: &[String],
-    ) -> Result<Reply, NodeError> {
-        let node = self.name.clone();
+    fn reply(&self, attempt: &'static str, output: &Output, frame: &str) -> Result<Reply, NodeError> {
         let reply = Reply::parse(&output.stdout, frame).map_err(|source| {
-            let stderr: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
-            // Nothing of the script came, and what stands before its shell has failed.
-            let no_root = !escalation.is_empty() && output.code != 0 && !stderr.starts_with("sh: ");
-            match source {
-                FrameError::NoFrame { noise } if no_root => {
-                    let destination = self.link().destination().to_owned();
-                    let said = [stderr, noise].into_iter().find(|said| !said.is_empty());
-                    let said = said.unwrap_or_else(|| format!("exit code {}", output.code));
-                    NodeError::NoRoot { node, attempt, command: escalation.join(" "), destination, said }
-                }
-                source => NodeError::Frame { node, attempt, stderr, source },
-            }
+            let stderr = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
+            NodeError::Frame { node: self.name.clone(), attempt, stderr, source }
         })?;
         match reply.get("error") {
             None => Ok(reply),

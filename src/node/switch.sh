@@ -17,6 +17,8 @@ export LC_ALL
 # when it stops, its state directory may be deleted, and a controller may well be a node of its own fleet.
 JOURNAL=/var/lib/driftless-node/switches
 PIN=/var/lib/driftless-node/pin
+# The id of the last switch: on /var, because a machine that went down in the middle has no /run left to tell.
+OWNER=/var/lib/driftless-node/owner
 LIVE=/run/driftless-node
 LOCK=$LIVE/lock
 ROOTS=/nix/var/nix/gcroots/driftless
@@ -48,11 +50,14 @@ read_file() { # FILE -> VALUE
   read -r VALUE <"$1" || [ -n "$VALUE" ]
 }
 
-put() { # FILE TEXT: whole or not at all
+put() { # FILE TEXT: whole, or what stood there before
   if printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1"; then return 0; fi
   rm -f "$1.new"
   return 1
 }
+
+# The same where what stood there before would be a lie.
+put_or_remove() { put "$1" "$2" 2>/dev/null || rm -f "$1"; }
 
 # One finished file is linked into place: of all who try, exactly one wins. Prints what stands there afterwards.
 claim() { # FILE TEXT -> VALUE
@@ -81,6 +86,12 @@ is_store_path() {
     /nix/store/?*) return 0 ;;
     *) return 1 ;;
   esac
+}
+
+# The shell of the system before: /bin/sh is what the new one made of it.
+find_shell() { # SYSTEM -> SHELL_BEFORE
+  SHELL_BEFORE=$(readlink -f "$1/sw/bin/sh")
+  [ -x "$SHELL_BEFORE" ] || SHELL_BEFORE=/bin/sh
 }
 
 running() { readlink -f /run/current-system; }
@@ -114,15 +125,26 @@ boot_id() { read_file /proc/sys/kernel/random/boot_id && printf '%s' "$VALUE"; }
 write_summary() {
   summary=$ID$TAB$SYSTEM$TAB$PREVIOUS$TAB$PHASE$TAB${OUTCOME:--}$TAB${CAUSE:--}$TAB$STARTED$TAB${FINISHED:--}
   summary=$summary$TAB${REVISION:--}$TAB${ASKER:--}$TAB$BOOT$TAB${DETAIL:--}
-  # Where it cannot be written, an old one must not stand there as the truth.
-  put "$LIVE/$ID/summary" "$summary" || rm -f "$LIVE/$ID/summary"
+  put_or_remove "$LIVE/$ID/summary" "$summary"
   put "$ENTRY/summary" "$summary" && sync "$ENTRY/summary" 2>/dev/null
   return 0
+}
+
+read_summary() { read_file "$LIVE/$1/summary" || read_file "$JOURNAL/$1/summary"; } # ID -> VALUE
+
+# Fails where the switch has not begun.
+read_phase() { # ID -> VALUE
+  read_summary "$1" || return 1
+  VALUE=${VALUE#*"$TAB"*"$TAB"*"$TAB"}
+  VALUE=${VALUE%%"$TAB"*}
 }
 
 # The log grows on /run: /var may be full or turn read-only in the middle, and switch-to-configuration dies of an output
 # that it cannot write. Each phase keeps what there is.
 note() { printf '%s driftless: %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" 2>/dev/null >>"$LOG" || :; }
+
+# Who else may read: outcomes are for everybody, orders (with the nonce) and logs are not.
+open_live() { mkdir -p "$LIVE/$ID" && touch "$LOG" && chmod 0600 "$LOG"; }
 
 keep_log() {
   if cp "$LOG" "$ENTRY/log.new" 2>/dev/null && mv -f "$ENTRY/log.new" "$ENTRY/log"; then return 0; fi
@@ -131,7 +153,9 @@ keep_log() {
 
 enter() { # PHASE
   PHASE=$1
-  put "$LIVE/$ID/phase" "$PHASE"
+  # A reboot may have taken it away, or a person.
+  [ -e "$LOG" ] || open_live
+  put_or_remove "$LIVE/$ID/phase" "$PHASE"
   write_summary
   note "phase $PHASE"
   keep_log
@@ -146,7 +170,7 @@ finish() { # OUTCOME CAUSE DETAIL
   note "$OUTCOME${CAUSE:+ ($CAUSE)}${DETAIL:+: $DETAIL}"
   write_summary
   keep_log
-  put "$LIVE/$ID/phase" finished
+  put_or_remove "$LIVE/$ID/phase" finished
   rm -rf "${ROOTS:?}/$ID" "$LIVE/$ID/reserve"
   forget_old
 }
@@ -194,7 +218,7 @@ load() { # ID: sets what `start` was given and what `run` recorded
   LOG=$LIVE/$ID/log
   SYSTEM='' PREVIOUS='' PROFILE_BEFORE='' NONCE='' EXPECTED='' GOAL=switch REVISION='' ASKER='' SSH_FROM='' LAST_RESORT=reboot
   SWITCH_TIMEOUT=300 CONTACT_TIMEOUT=60 HEALTH_TIMEOUT=60 IGNORE_FAILED=no IGNORE_UNITS='' LISTENED=no ROUTED=no LOADER_TOLD=no
-  STARTED=0 BOOT='' OUTCOME='' CAUSE='' DETAIL='' FINISHED='' PHASE=checking SSH_UNITS='' CHECKS='' CONTACT_OVER=''
+  STARTED=0 BOOT='' OUTCOME='' CAUSE='' DETAIL='' FINISHED='' PHASE='' SSH_UNITS='' CHECKS='' CONTACT_OVER=''
   if ! is_id "$ID" || [ ! -r "$ENTRY/order" ]; then return 1; fi
   while read -r key value; do
     case $key in
@@ -225,7 +249,7 @@ load() { # ID: sets what `start` was given and what `run` recorded
   done <<END
 $(cat "$ENTRY/order" "$ENTRY/found" 2>/dev/null)
 END
-  read_file "$LIVE/$ID/phase" && PHASE=$VALUE
+  if read_file "$LIVE/$ID/phase" || read_phase "$ID"; then PHASE=$VALUE; fi
   search_path "$PREVIOUS"
 }
 
@@ -297,9 +321,7 @@ stc() { # SYSTEM ACTION
   unit=driftless-stc-$ID-$$-$STC
   code=$LIVE/$ID/code-$$
   note "$1/bin/switch-to-configuration $2"
-  # A shell of the previous system: /bin/sh is what the new system made of it.
-  shell=$PREVIOUS/sw/bin/sh
-  [ -x "$shell" ] || shell=/bin/sh
+  find_shell "$PREVIOUS"
   RC=unstarted
   printf 'pending\n' 1<>"$code"
   tries=0
@@ -318,10 +340,10 @@ stc() { # SYSTEM ACTION
 stc_start() { # SYSTEM ACTION
   # The lock's descriptor is closed: a daemon that activation leaves behind must not hold our lock.
   timeout -k 5 60 systemd-run --quiet --collect --no-ask-password --service-type=exec --unit="$unit" \
-    -p KillMode=control-group -p "RuntimeMaxSec=$SWITCH_TIMEOUT" -p TimeoutStopSec=5 \
+    -p IgnoreOnIsolate=yes -p KillMode=control-group -p "RuntimeMaxSec=$SWITCH_TIMEOUT" -p TimeoutStopSec=5 \
     -p "StandardOutput=append:$LOG" -p "StandardError=append:$LOG" \
     --setenv="PATH=$PATH" --setenv=LC_ALL=C ${NO_CHECK:+--setenv=NIXOS_NO_CHECK=1} \
-    "$shell" -c "$STC_SCRIPT" sh "$1/bin/switch-to-configuration" "$2" "$code" </dev/null >>"$LOG" 2>&1 9>&-
+    "$SHELL_BEFORE" -c "$STC_SCRIPT" sh "$1/bin/switch-to-configuration" "$2" "$code" </dev/null >>"$LOG" 2>&1 9>&-
 }
 
 stc_answered() { read_file "$code" && [ "$VALUE" != pending ]; }
@@ -370,10 +392,37 @@ new_failed_units() {
   set +f
 }
 
+# --- the guard ------------------------------------------------------------------------------------------------------
+
+# A unit of its own that waits for the lock as long as the switch lasts, and ends what is unfinished then. It shares nothing
+# with the watcher that one signal could take: killed alone it is started again, in a new cgroup (on Linux 6.18 a cgroup that
+# was once killed as a whole kills what systemd 257 starts in it, so the watcher's own ExecStopPost= would not do); stopped,
+# also together with the watcher, it ends the switch first.
+guard() { # ID
+  unit=driftless-guard-$1
+  tries=0
+  until guard_start "$1" || system_ctl --quiet is-active "$unit" 2>/dev/null; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 6 ] || return 1
+    sleep 0.5
+  done
+}
+
+guard_start() { # ID
+  guarded=$JOURNAL/$1/switch.sh
+  find_shell "${PREVIOUS:-/run/current-system}"
+  # Its end is the switch's, which has deadlines.
+  timeout -k 5 20 systemd-run --quiet --collect --no-ask-password --service-type=exec --unit="$unit" \
+    -p OOMPolicy=continue -p OOMScoreAdjust=-900 -p IgnoreOnIsolate=yes -p TimeoutStopSec=infinity \
+    -p Restart=on-failure -p RestartSec=1 -p StartLimitIntervalSec=600 -p StartLimitBurst=100 \
+    -p "ExecStopPost=$SHELL_BEFORE $guarded - resume $1" \
+    "$SHELL_BEFORE" "$guarded" - resume "$1" </dev/null >>"$LOG" 2>&1 9>&-
+}
+
 # --- the phases -----------------------------------------------------------------------------------------------------
 
 refuse() { # WORD...
-  put "$LIVE/$ID/refusal" "$*"
+  put "$LIVE/$ID/refusal" "$*" || put "$ENTRY/refusal" "$*"
   exit 75
 }
 
@@ -399,8 +448,7 @@ ssh-units $SSH_UNITS
 started $STARTED
 boot $BOOT" || return 1
   # Given back for the rollback: a unit cannot be started on a full /run.
-  head -c 262144 /dev/zero >"$LIVE/$ID/reserve" || return 1
-  put "$ENTRY/failed-before" "$FAILED_BEFORE"
+  head -c 262144 /dev/zero >"$LIVE/$ID/reserve"
 }
 
 root_systems() {
@@ -409,30 +457,64 @@ root_systems() {
   if [ -n "$PROFILE_BEFORE" ]; then ln -sfn "$PROFILE_BEFORE" "$ROOTS/$ID/profile" || return 1; fi
 }
 
-take_lock() { # SECONDS
-  exec 9>>"$LOCK" || return 1
-  # An observer tests the lock for a moment; that is why even a first try waits a little.
-  flock -w "$1" 9
+# Nobody but root may open it: whoever can, can hold it and keep all switches away.
+take_lock() { # [SECONDS]
+  mkdir -p "$LIVE" && (umask 077 && touch "$LOCK") && chmod 0600 "$LOCK" || return 1
+  # A failed redirection of exec alone ends the shell.
+  command exec 9>>"$LOCK" || return 1
+  flock ${1:+-w "$1"} 9
 }
 
-run() {
+# Says who holds the lock for this switch, for those who may not open it.
+hold() { read_start $$ && put_or_remove "$LIVE/$ID/holder" "$$ $VALUE"; }
+
+# When a process began, in ticks since boot; with its number this names it for good. Field 22 of /proc/PID/stat (proc(5)),
+# counted from behind the name, which may contain anything.
+read_start() { # PID -> VALUE
+  read_file "/proc/$1/stat" || return 1
+  # shellcheck disable=SC2086 # split on purpose
+  set -- ${VALUE##*) }
+  VALUE=${20:-}
+}
+
+# An earlier switch that has not ended: its watcher has just died, or the machine went down. Its guard ends it before
+# anything begins, or what it left behind would be taken for the way back.
+end_former() {
+  read_file "$OWNER" && is_id "$VALUE" || return 0
+  former=$VALUE
+  is_unfinished "$former" || return 0
+  exec 9>&-
+  guard "$former"
+  now
+  former_began=$NOW
+  while is_unfinished "$former"; do
+    [ $((NOW - former_began)) -lt 20 ] || refuse unfinished "$former"
+    sleep 0.2
+    now
+  done
   take_lock 3 || refuse busy
+}
+
+is_unfinished() { read_phase "$1" && [ "$VALUE" != finished ]; } # ID
+
+run() {
+  # The guard of the switch before may hold it for one more moment.
+  take_lock 3 || refuse busy
+  end_former
+  hold
   PREVIOUS=$(running)
   [ "$PREVIOUS" = "$EXPECTED" ] || refuse changed "${PREVIOUS:--}"
   [ -x "$SYSTEM/bin/switch-to-configuration" ] || refuse missing "$SYSTEM"
   [ -x "$PREVIOUS/bin/switch-to-configuration" ] || refuse no-way-back "$PREVIOUS"
   search_path "$PREVIOUS"
-  record_found || refuse journal "$ENTRY"
-  root_systems || refuse root "$ROOTS"
-  put "$LIVE/owner" "$ID" || refuse journal "$LIVE"
+  record_found || refuse unwritable "$ENTRY"
+  root_systems || refuse unwritable "$ROOTS"
+  put "$OWNER" "$ID" || refuse unwritable "$OWNER"
+  guard "$ID" || refuse unit "driftless-guard-$ID"
   # `start` may have given us up meanwhile; then it has said so, and nothing may happen any more.
   claim "$LIVE/$ID/fate" run && [ "$VALUE" = run ] || exit 75
   enter checking
-  # A unit that never says that it is ready is ended by systemd, in the middle of whatever it is doing by then.
-  if ! systemd-notify --ready; then
-    finish rolled-back killed 'systemd-notify failed: systemd would end this switch in the middle'
-    exit 0
-  fi
+  systemd-notify --ready || note "systemd-notify failed"
   # Each phase that ends the switch ends the process.
   if [ "$GOAL" = boot ]; then commit; fi
   check_before
@@ -534,6 +616,7 @@ await_verdict() {
 }
 
 set_profile() { # SYSTEM
+  [ "$(boot_default)" = "$1" ] && return
   note "nix-env --set $1"
   HOME=${HOME:-/root} timeout -k 5 120 nix-env --profile "$PROFILE" --set "$1" \
     </dev/null >>"$LOG" 2>&1 9>&- && [ "$(boot_default)" = "$1" ]
@@ -578,18 +661,11 @@ still_ours() {
 commit() {
   if [ "$GOAL" = switch ]; then still_ours; fi
   enter committing
-  said='nix-env could not set the profile'
-  if set_profile "$SYSTEM"; then
-    stc "$SYSTEM" boot
-    # Files of a loader that is no longer the machine's (a former systemd-boot) did not tell the truth before either.
-    if [ "$RC" = 0 ] && { [ "$LOADER_TOLD" = no ] || boots "$SYSTEM"; }; then
-      finish succeeded '' ''
-      exit 0
-    fi
-    said="switch-to-configuration boot: $RC; $(last_words)"
-    [ "$RC" = 0 ] && said="the boot loader's default entry is not $SYSTEM"
+  if make_default "$SYSTEM"; then
+    finish succeeded '' ''
+    exit 0
   fi
-  [ "$(boot_default)" = "$SYSTEM" ] || said="$said; $(last_words)"
+  said=$SAID
   note "commit failed: $said"
   restore_profile || said="$said; and the profile could not be restored"
   if [ "$GOAL" = boot ]; then
@@ -601,11 +677,27 @@ commit() {
   exit 0
 }
 
+# Profile and boot loader, both looked at afterwards.
+make_default() { # SYSTEM -> SAID
+  if ! set_profile "$1"; then
+    SAID="nix-env could not set the profile; $(last_words)"
+    return 1
+  fi
+  stc "$1" boot
+  if [ "$RC" != 0 ]; then
+    SAID="switch-to-configuration boot: $RC; $(last_words)"
+    return 1
+  fi
+  # Files of a loader that is no longer the machine's (a former systemd-boot) did not tell the truth before either.
+  if [ "$LOADER_TOLD" = yes ] && ! boots "$1"; then
+    SAID="the boot loader's default entry is not $1"
+    return 1
+  fi
+}
+
 restore_profile() {
   [ -n "$PROFILE_BEFORE" ] || return 0
-  if [ "$(boot_default)" != "$PROFILE_BEFORE" ]; then set_profile "$PROFILE_BEFORE" || return 1; fi
-  stc "$PROFILE_BEFORE" boot
-  [ "$RC" = 0 ]
+  make_default "$PROFILE_BEFORE"
 }
 
 # --- rollback -------------------------------------------------------------------------------------------------------
@@ -684,22 +776,52 @@ last_resort() { # OUTCOME CAUSE DETAIL
     finish rollback-failed "$2" "$shut, and the reboot failed; $3"
 }
 
-# Called by systemd whenever the watcher's unit has ended, however it ended.
+# --- the end of a switch whose watcher is gone ----------------------------------------------------------------------
+
 resume() {
-  [ -r "$LIVE/$ID/summary" ] || exit 0
-  [ "$PHASE" = finished ] && exit 0
+  take_lock || exit 1
+  # Much may have happened while it waited.
+  load "$ID" || exit 0
+  read_file "$OWNER" && [ "$VALUE" = "$ID" ] || exit 0
+  case $PHASE in '' | finished) exit 0 ;; esac
   [ "$(system_ctl is-system-running 2>/dev/null)" = stopping ] && exit 0
-  take_lock 60 || exit 0
-  read_file "$LIVE/owner" && [ "$VALUE" = "$ID" ] || exit 0
-  read_file "$ENTRY/failed-before" && FAILED_BEFORE=$VALUE
+  [ -e "$LOG" ] || open_live
+  hold
   note "the watcher ended in phase $PHASE"
+  if [ "$BOOT" != "$(boot_id)" ]; then
+    end_after_boot
+    exit 0
+  fi
   # What it had started still runs, and holds the lock of switch-to-configuration.
   system_ctl stop "driftless-stc-$ID-*" >>"$LOG" 2>&1
+  said="the watcher ended in phase $PHASE"
+  case $PHASE in
+    checking) untouched killed "$said" ;;
+    committing)
+      if [ "$GOAL" = boot ] || [ "$(running)" = "$SYSTEM" ]; then commit; fi
+      restore_profile || note "the profile could not be restored: $SAID"
+      ;;
+  esac
+  roll_back killed "$said"
+  exit 0
+}
+
+# The machine went down in the middle and has booted since: there is nothing to roll back. But in the middle of a commit
+# profile and boot loader may have been left to different systems, and the profile to one that cannot boot.
+end_after_boot() {
+  said="the machine went down in phase $PHASE"
   if [ "$PHASE" = committing ]; then
-    if [ "$GOAL" = boot ] || [ "$(running)" = "$SYSTEM" ]; then commit; fi
-    restore_profile || note 'the profile could not be restored'
+    target=$PROFILE_BEFORE
+    # Proven before, and now it has booted as well.
+    [ "$(running)" = "$SYSTEM" ] && target=$SYSTEM
+    case $(boot_default) in
+      "$SYSTEM" | "$PROFILE_BEFORE")
+        if make_default "$target"; then said="$said; $target boots"; else said="$said; $SAID"; fi
+        ;;
+      *) said="$said; somebody has set the profile since" ;;
+    esac
   fi
-  roll_back killed "the watcher ended in phase $PHASE"
+  finish interrupted killed "$said"
 }
 
 # --- verbs ----------------------------------------------------------------------------------------------------------
@@ -744,19 +866,19 @@ observe_journal() {
   done
 }
 
-# Unprivileged, and without waiting: a held lock is a living switch.
+# Whether somebody watches it: asked by anybody, and without touching the lock. proc(5)'s list of locks would not do: in a
+# container it names no lock whose taker has ended, and flock(1) has.
 alive() {
-  read_file "$LIVE/owner" && [ "$VALUE" = "$ID" ] && [ -r "$LOCK" ] && ! flock -n -s "$LOCK" true </dev/null
+  read_file "$LIVE/$ID/holder" || return 1
+  holder=$VALUE
+  read_start "${holder% *}" && [ "$VALUE" = "${holder#* }" ]
 }
 
-read_summary() { read_file "$LIVE/$ID/summary" || read_file "$ENTRY/summary"; }
-
 reply_entry() {
-  read_summary || return 1
   held=no
-  alive && held=yes
+  is_unfinished "$ID" && alive && held=yes
   # Read again: it may have ended in between, and a switch that has ended well must not look like one that died.
-  read_summary || return 1
+  read_summary "$ID" || return 1
   forgiven=no
   [ -e "$ENTRY/forgiven" ] && forgiven=yes
   reply "entry $VALUE$TAB$(boot_id)$TAB$held$TAB$forgiven"
@@ -785,37 +907,37 @@ verb_start() { # ID SYSTEM KEY=VALUE...
     reply 'refused bad-argument'
     return
   fi
-  mkdir -p "$JOURNAL" "$LIVE" || { reply "refused journal $JOURNAL"; return; }
-  # Who else may read: outcomes are for everybody, orders (nonce) and logs are not.
+  mkdir -p "$JOURNAL" "$LIVE" 2>/dev/null || { reply "refused unwritable $JOURNAL or $LIVE"; return; }
   if [ -e "$ENTRY" ]; then reply 'refused exists'; return; fi
-  number=$(next_number)
-  if ! mkdir "$ENTRY" 2>/dev/null; then reply "refused journal $ENTRY cannot be written"; return; fi
-  if ! { put "$ENTRY/number" "$number" && mkdir -p "$LIVE/$ID" && cp "$0" "$ENTRY/switch.sh" &&
-    : >"$LIVE/$ID/log" && : >"$ENTRY/order" &&
-    chmod 0600 "$LIVE/$ID/log" "$ENTRY/order" && chmod 0700 "$ENTRY/switch.sh"; }; then
+  if ! write_order "$@"; then
     rm -rf "${ENTRY:?}" "${LIVE:?}/$ID"
-    reply "refused journal $ENTRY"
+    reply "refused unwritable $ENTRY or $LIVE"
     return
   fi
-  {
-    printf 'system %s\n' "$SYSTEM"
-    for pair in "$@"; do printf '%s %s\n' "${pair%%=*}" "$(one_line "${pair#*=}")"; done
-  } >"$ENTRY/order"
-  load "$ID" || { reply "refused journal $ENTRY"; return; }
+  load "$ID"
   start_unit
 }
 
+write_order() { # KEY=VALUE...
+  order="system $SYSTEM"
+  for pair in "$@"; do
+    order="$order
+${pair%%=*} $(one_line "${pair#*=}")"
+  done
+  LOG=$LIVE/$ID/log
+  number=$(next_number)
+  {
+    mkdir "$ENTRY" && put "$ENTRY/number" "$number" &&
+      (umask 077 && put "$ENTRY/order" "$order" && cp "$0" "$ENTRY/switch.sh") && open_live
+  } 2>/dev/null
+}
+
 start_unit() {
-  # Long enough for a rollback by ExecStopPost: two activations, a contact, and some air.
-  stop_timeout=$((SWITCH_TIMEOUT * 5 + CONTACT_TIMEOUT + 400))
-  # Its shell must be there when the new system has broken /bin/sh.
-  shell=$(readlink -f /run/current-system/sw/bin/sh)
-  [ -x "$shell" ] || shell=/bin/sh
+  find_shell /run/current-system
   said=$(timeout -k 5 80 systemd-run --quiet --collect --no-ask-password --service-type=notify --unit="driftless-switch-$ID" \
-    -p NotifyAccess=all -p OOMPolicy=continue -p OOMScoreAdjust=-900 -p TimeoutStartSec=60 \
-    -p "TimeoutStopSec=$stop_timeout" -p "ExecStopPost=$shell $ENTRY/switch.sh - resume $ID" \
-    "$shell" "$ENTRY/switch.sh" - run "$ID" 2>&1 </dev/null)
-  if read_file "$LIVE/$ID/refusal"; then
+    -p NotifyAccess=all -p OOMPolicy=continue -p OOMScoreAdjust=-900 -p IgnoreOnIsolate=yes -p TimeoutStartSec=60 \
+    "$SHELL_BEFORE" "$ENTRY/switch.sh" - run "$ID" 2>&1 </dev/null)
+  if read_file "$LIVE/$ID/refusal" || read_file "$ENTRY/refusal"; then
     reply "refused $VALUE"
     rm -rf "${ENTRY:?}" "${LIVE:?}/$ID"
   elif claim "$LIVE/$ID/fate" given-up && [ "$VALUE" = run ]; then
@@ -895,7 +1017,7 @@ verb_unpin() {
 verb_forgive() {
   for dir in "$JOURNAL"/*/; do
     [ -e "$dir/summary" ] || continue
-    : >"$dir/forgiven" || { reply "error journal $dir"; return; }
+    touch "$dir/forgiven" || { reply "error journal $dir"; return; }
   done
   reply ok
 }
@@ -907,13 +1029,14 @@ needs_entry() { # ID
 }
 
 main() {
-  FAILED_BEFORE='' AFTER_ROLLBACK='' NO_CHECK=''
+  FAILED_BEFORE='' AFTER_ROLLBACK='' NO_CHECK='' PREVIOUS=''
   frame=${1:--} verb=${2:-}
   [ $# -ge 2 ] || { echo 'usage: switch.sh FRAME VERB [ARGUMENT]...' >&2; exit 64; }
   shift 2
   search_path ''
   case $verb in
-    run | resume) load "$1" && "$verb"; exit ;;
+    run) load "$1" && run; exit ;;
+    resume) ID=$1 && resume ;;
   esac
   # On a line of its own, even where the login shell has written something without an end of line.
   reply ''

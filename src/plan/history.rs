@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::model::journal::{Entry, Forgiven, Outcome};
+use crate::model::journal::{Entry, Forgiven, Outcome, Phase};
 use crate::model::observed::NodeState;
 use crate::model::store_path::StorePath;
 
@@ -47,6 +47,13 @@ pub fn failures<'a>(toplevel: &'a StorePath, state: &'a NodeState) -> impl Itera
         .rev()
         .filter(move |entry| entry.system == *toplevel && entry.outcome.is_some())
         .take_while(|entry| !succeeded(entry) && entry.forgiven == Forgiven::No)
+}
+
+/// Whether the newest switch was interrupted while profile and boot loader changed, and nobody has mended that yet.
+pub fn is_half_committed(state: &NodeState) -> bool {
+    let newest = state.journal.last();
+    newest
+        .is_some_and(|entry| entry.outcome == Some(Outcome::Interrupted) && entry.phase == Phase::Committing)
 }
 
 fn succeeded(entry: &Entry) -> bool {

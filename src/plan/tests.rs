@@ -8,7 +8,7 @@ pub(crate) mod world;
 use std::time::Duration;
 
 use super::*;
-use crate::model::journal::{Cause, Outcome};
+use crate::model::journal::{Cause, Outcome, Phase};
 use crate::model::node::Goal;
 use crate::model::release::Progress;
 use world::{World, at, fleet, node, switch, system};
@@ -178,6 +178,24 @@ fn waits_grow_with_every_failure_in_a_row_and_begin_anew_after_a_success() {
 
     let restarted = failures(&[900, 800]).entry(switch("new").finished(-700)).entry(killed(10)).since(-9999);
     assert_eq!(until(&fleet([restarted])), (at(20), 1));
+}
+
+#[test]
+fn what_our_own_interrupted_commit_left_is_mended_at_once_whatever_is_said_of_drift() {
+    let half = |phase| {
+        let away = switch("other").interrupted_in(phase).finished(-10);
+        node("web1")
+            .wants("new")
+            .entry(switch("new").finished(-9999))
+            .running("new")
+            .boots("other")
+            .entry(away)
+    };
+    assert_eq!(reason(&fleet([half(Phase::Committing).reports_drift()])), "act");
+    assert_eq!(reason(&fleet([half(Phase::Committing).since(-1)])), "act");
+    // Once mended, or where no commit had begun, it is drift like any other.
+    assert_eq!(reason(&fleet([half(Phase::Finished).since(-1)])), "heal-delay");
+    assert_eq!(reason(&fleet([half(Phase::Health).since(-1)])), "heal-delay");
 }
 
 #[test]

@@ -65,6 +65,10 @@ impl SwitchBuilder {
         (self.0.phase, self.0.outcome, self.0.finished) = (Phase::Contact, None, None);
         self
     }
+    pub fn interrupted_in(mut self, phase: Phase) -> Self {
+        self.0.phase = phase;
+        self.ended(Outcome::Interrupted, Some(Cause::Killed))
+    }
     pub fn ended(mut self, outcome: Outcome, cause: Option<Cause>) -> Self {
         (self.0.outcome, self.0.cause) = (Some(outcome), cause);
         self

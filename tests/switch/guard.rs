@@ -1,0 +1,64 @@
+//! Who ends a switch when its watcher cannot: the guard, whatever was killed or stopped.
+
+use std::time::Duration;
+
+use driftless::model::journal::Phase;
+use driftless_lab::System;
+
+use super::Bench;
+use super::worst_case::{NEVER, built, ends_as, leave_at};
+
+/// Each of these ends the watcher. systemd 257 kills whole units by cgroup.kill, and on Linux 6.18 that also kills what is
+/// started in the cgroup afterwards, a unit's ExecStopPost among it.
+const ENDS: [&str; 7] = [
+    "systemctl kill --signal=KILL 'driftless-switch-*'",
+    "systemctl stop 'driftless-switch-*'",
+    "systemctl kill --signal=KILL 'driftless-*'",
+    "systemctl stop 'driftless-*'",
+    "systemctl kill --signal=KILL 'driftless-guard-*'; systemctl kill --signal=KILL 'driftless-switch-*'",
+    "systemctl --no-block stop 'driftless-guard-*'; systemctl kill --signal=KILL 'driftless-switch-*'",
+    "systemctl daemon-reexec; systemctl kill --signal=KILL 'driftless-switch-*'",
+];
+
+#[tokio::test]
+async fn whatever_ends_the_watcher_the_switch_is_rolled_back() {
+    let bench = Bench::new("first");
+    let system = built(&System::new("second"));
+    let node = bench.node(&system, |spec| {
+        NEVER(spec);
+        spec.health_timeout = Duration::from_secs(120);
+    });
+    for end in ENDS {
+        leave_at(&bench, &node, &system, Phase::Health).await;
+        let began = std::time::Instant::now();
+        bench.machine.enter(end).unwrap();
+        ends_as(&bench, "rolled-back\tkilled", Duration::from_secs(30)).await;
+        bench.assert_as_before();
+        println!("{:?} {end}", began.elapsed());
+    }
+    node.close().await;
+}
+
+#[tokio::test]
+async fn a_guard_that_is_killed_or_stopped_or_isolated_is_there_again_and_the_switch_goes_on() {
+    let bench = Bench::new("first");
+    let system = built(&System::new("second"));
+    let node = bench.node(&system, |spec| spec.health_timeout = Duration::from_secs(60));
+    leave_at(&bench, &node, &system, Phase::Contact).await;
+    for harm in [
+        "systemctl kill --signal=KILL 'driftless-guard-*'",
+        "systemctl isolate lab.target",
+        "systemctl --no-block stop 'driftless-guard-*'",
+    ] {
+        bench.machine.enter(harm).unwrap().ok().unwrap();
+    }
+    let successor = bench.node(&system, |_| {});
+    let state = successor.observe(Duration::from_secs(20)).await.unwrap();
+    let live = state.live_switch().unwrap().id.clone();
+    let (show, _stage) = tokio::sync::watch::channel(driftless::model::observed::Stage::Preparing);
+    let entry = successor.attach(&live, &show).await.unwrap();
+    bench.assert_outcome(&entry, driftless::model::journal::Outcome::Succeeded, None).await;
+    bench.assert_sound(&system);
+    successor.close().await;
+    node.close().await;
+}
