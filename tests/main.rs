@@ -6,6 +6,7 @@ mod addresses;
 mod architecture;
 mod cli;
 mod cli_on_nodes;
+mod links;
 mod nix_copies;
 mod nix_library;
 mod nix_programs;
