@@ -160,7 +160,8 @@ pub async fn run(
     let address = config.serve.listen;
     let tcp =
         TcpListener::bind(address).await.map_err(|source| ControllerError::Listen { address, source })?;
-    let socket = serve::bind_socket(&config.serve.socket).map_err(ControllerError::Serve)?;
+    let place = config.serve.socket.clone();
+    let socket = serve::bind_socket(&place).map_err(ControllerError::Serve)?;
 
     let wake = Arc::new(Notify::new());
     let commits = Arc::new(Notify::new());
@@ -193,6 +194,8 @@ pub async fn run(
     controller.run(&wake, &commits, &reload, shutdown).await;
     // A panic in it was reported where it happened.
     let _ = windows.await;
+    // Still under the lock of the state directory: no successor can have made it anew.
+    serve::remove_socket(&place);
     Ok(())
 }
 

@@ -86,6 +86,12 @@ pub fn bind_socket(path: &Path) -> Result<UnixListener, ServeError> {
     bind().map_err(|source| ServeError::Bind { path: path.to_owned(), source })
 }
 
+/// Removes the socket of a controller that has ended, so that nobody knocks there.
+pub fn remove_socket(path: &Path) {
+    // A left one is only untidy: the next controller replaces it.
+    let _ = fs::remove_file(path);
+}
+
 /// Serves until `shutdown`; answers that are under way then are finished.
 pub async fn run(
     tcp: TcpListener,

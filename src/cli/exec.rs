@@ -33,7 +33,7 @@ pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
     if args.fleet.on.is_none() {
         bail!("run it on which nodes? name them with --on (`--on '*'` is all)");
     }
-    let specs = fleet::specs(global, &args.fleet).await?;
+    let fleet::Chosen { specs, without: mut failures } = fleet::specs(global, &args.fleet).await?;
     let here = Direct::prepare(global)?;
     let deadline = Duration::from_secs(args.timeout.max(1));
     let command = Arc::new(args.command);
@@ -51,7 +51,6 @@ pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
             (name, ran)
         });
     }
-    let mut failures = Vec::new();
     while let Some(joined) = running.join_next().await {
         let (name, ran) = joined?;
         match ran {

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
 use super::ask::{self, AskError};
@@ -212,39 +212,66 @@ pub fn specs_of(release: &Release) -> BTreeMap<NodeName, NodeSpec> {
     release.nodes.iter().filter_map(spec).collect()
 }
 
-/// The declarations of the nodes that are meant, for a verb that goes to them: what was named, else the controller's,
-/// else the current directory's. A node that was named and has none is an error.
-pub async fn specs(global: &Global, args: &FleetArgs) -> Result<BTreeMap<NodeName, NodeSpec>> {
-    let known = match known(global, args).await? {
+/// The nodes that are meant, for a verb that goes to them.
+#[derive(Debug)]
+pub struct Chosen {
+    /// Those with a declaration.
+    pub specs: BTreeMap<NodeName, NodeSpec>,
+    /// One sentence for each of the others: nobody can go there, and whoever asked has to know.
+    pub without: Vec<String>,
+}
+
+impl Chosen {
+    fn add(&mut self, name: NodeName, spec: Option<NodeSpec>, why: &str) {
+        match spec {
+            Some(spec) => {
+                self.specs.insert(name, spec);
+            }
+            None => self.without.push(format!("{name}: nothing was done, for it has no declaration: {why}")),
+        }
+    }
+}
+
+/// The declarations of the nodes that are meant: what was named, else the controller's, else the current directory's.
+pub async fn specs(global: &Global, args: &FleetArgs) -> Result<Chosen> {
+    let mut chosen = Chosen { specs: BTreeMap::new(), without: Vec::new() };
+    let origin = match known(global, args).await? {
         Known::Snapshot(snapshot) => {
-            let snapshot = choose(*snapshot, args)?;
-            let spec = |(name, node): (NodeName, NodeView)| {
+            if snapshot.nodes.is_empty() && snapshot.source.last_good.is_none() {
+                bail!(
+                    "the controller does not know its nodes yet, for it has evaluated nothing; try again in a moment"
+                );
+            }
+            for (name, node) in choose(*snapshot, args)?.nodes {
                 let elsewhere = node.observation.as_ref().and_then(|seen| seen.elsewhere.as_ref());
                 // While a node moves, the controller knows where it is.
-                let spec = match elsewhere {
-                    Some(elsewhere) => node.spec?.reached_by(&elsewhere.way),
-                    None => node.spec?,
+                let spec = match (node.spec, elsewhere) {
+                    (Some(spec), Some(elsewhere)) => Some(spec.reached_by(&elsewhere.way)),
+                    (spec, _) => spec,
                 };
-                Some((name, spec))
-            };
-            return Ok(snapshot.nodes.into_iter().filter_map(spec).collect());
+                chosen.add(name, spec, &node.why);
+            }
+            return Ok(chosen);
         }
         Known::Origin(origin) => origin,
     };
-    let release = Direct::prepare(global)?.evaluate(&known, args.on.as_ref()).await?;
-    for (name, node) in &release.nodes {
-        if let Built::NotEvaluated { error } = &node.progress {
-            tracing::error!(node = %name, "does not evaluate: {error}");
-        }
+    let release = Direct::prepare(global)?.evaluate(&origin, args.on.as_ref()).await?;
+    for (name, node) in release.nodes {
+        let why = match &node.progress {
+            Built::NotEvaluated { error } => format!("does not evaluate: {error}"),
+            Built::Evaluating | Built::Building | Built::NotBuilt { .. } | Built::Built => String::new(),
+        };
+        chosen.add(name, node.spec, &why);
     }
-    Ok(specs_of(&release))
+    Ok(chosen)
 }
 
 /// The declaration of one node.
 pub async fn one(global: &Global, name: &NodeName, declared: Declared) -> Result<(NodeName, NodeSpec)> {
     let fleet = FleetArgs { on: Some(Selector::node(name)), declared };
-    let found = specs(global, &fleet).await?.into_iter().next();
-    found.with_context(|| format!("{name} has no declaration that evaluates"))
+    let chosen = specs(global, &fleet).await?;
+    let without = chosen.without.join("; ");
+    chosen.specs.into_iter().next().with_context(|| without)
 }
 
 /// Keeps the nodes that were asked for.

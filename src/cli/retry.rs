@@ -25,9 +25,8 @@ pub struct Args {
 /// Forgives and unpins on the nodes, then wakes the controller.
 pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
     let fleet = FleetArgs { on: Some(args.nodes), declared: args.declared };
-    let specs = fleet::specs(global, &fleet).await?;
+    let fleet::Chosen { specs, without: mut failures } = fleet::specs(global, &fleet).await?;
     let here = Direct::prepare(global)?;
-    let mut failures = Vec::new();
     for (name, spec) in specs.iter().filter(|(_, spec)| spec.host.is_some()) {
         let node = here.node(name, spec)?;
         match given_back(&node).await {

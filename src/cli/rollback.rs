@@ -38,7 +38,7 @@ pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
     if args.fleet.on.is_none() {
         bail!("roll back which nodes? name them with --on (`--on '*'` is all)");
     }
-    let specs = fleet::specs(global, &args.fleet).await?;
+    let fleet::Chosen { specs, without } = fleet::specs(global, &args.fleet).await?;
     let progress = Progress::new(specs.keys(), Show::Stages);
     let acting = Arc::new(Acting {
         here: Direct::prepare(global)?,
@@ -48,7 +48,8 @@ pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
         reason: args.reason,
         via: None,
     });
-    ending::conclude(&acting.each(specs, one).await)
+    let concluded = ending::conclude(&acting.each(specs, one).await);
+    if without.is_empty() { concluded } else { bail!("{}", without.join("\n")) }
 }
 
 async fn one(acting: Arc<Acting>, name: NodeName, spec: NodeSpec) -> Ending {

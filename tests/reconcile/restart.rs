@@ -11,13 +11,16 @@ use super::*;
 /// systemd's default patience is 90 s; ours is less.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Stops the controller; it must end well, soon, and leave no process behind.
+/// Stops the controller; it must end well, soon, and leave neither process nor socket behind.
 fn stops_cleanly(fleet: &mut Fleet, when: &str) {
     let began = Instant::now();
     assert_eq!(fleet.stop().unwrap(), Some(0), "{when}: {}", fleet.log());
     println!("stopped {when} within {:?}", began.elapsed());
     assert!(began.elapsed() < PATIENCE, "{when}: took {:?}", began.elapsed());
     assert_eq!(fleet.processes(), Vec::<String>::new(), "{when}");
+    let left: Vec<_> =
+        fs::read_dir(fleet.dir().join("r")).unwrap().flatten().map(|file| file.path()).collect();
+    assert!(left.iter().all(|path| path.extension().is_none_or(|end| end != "sock")), "{when}: {left:?}");
 }
 
 #[test]
@@ -33,6 +36,10 @@ fn a_controller_that_is_stopped_in_the_middle_of_anything_ends_soon_and_leaves_n
             seen["nodes"]["n1"]["progress"]["state"] == "evaluating"
         })
         .unwrap();
+    // Nobody can go to a node whose declaration is not known yet, and who asked must not believe that somebody did.
+    let retried = fleet.driftless(&["retry", "n1"]).unwrap();
+    assert_eq!(retried.code, Some(1), "{retried:?}");
+    assert!(retried.stderr.contains("n1: nothing was done, for it has no declaration"), "{}", retried.stderr);
     stops_cleanly(&mut fleet, "in an evaluation");
 
     let first = commit(&fleet, "first", |_| text("one"));
