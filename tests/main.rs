@@ -4,9 +4,9 @@
 
 mod addresses;
 mod architecture;
+mod campaign;
 mod cli;
 mod cli_on_nodes;
-mod links;
 mod nix_copies;
 mod nix_library;
 mod nix_programs;

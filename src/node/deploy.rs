@@ -99,14 +99,13 @@ impl Node {
         id: &SwitchId,
         stage: &watch::Sender<Stage>,
     ) -> Result<(), NodeError> {
-        let copied = async {
-            let delta = self.prepare(nix, toplevel, id).await?;
-            self.copy(nix, toplevel, delta, |bytes, total| {
+        let prepare = ["prepare", id.as_str(), toplevel.as_str()];
+        self.ask("root the new system", Privilege::Root, &prepare, ANSWER).await?;
+        let copied = self
+            .copy(nix, toplevel, |bytes, total| {
                 stage.send_replace(Stage::Copying { bytes, total });
             })
-            .await
-        };
-        let copied = copied.await;
+            .await;
         if copied.is_err() {
             self.abandon(id).await;
         }

@@ -80,7 +80,7 @@ impl Reply {
     }
 
     /// A value that may be missing, or empty where the node could not tell.
-    pub fn optional<T: FromStr>(&self, key: &str) -> Option<T> {
+    fn optional<T: FromStr>(&self, key: &str) -> Option<T> {
         self.get(key).and_then(|value| value.parse().ok())
     }
 

@@ -8,7 +8,6 @@ use super::frame::{FrameError, Reply};
 use super::ssh::Link;
 use super::{Node, NodeError, Output, SWITCH_SH};
 use crate::model::journal::SwitchId;
-use crate::model::store_path::StorePath;
 
 /// Where each switch keeps the script it was started with.
 const JOURNAL: &str = "/var/lib/driftless-node/switches";
@@ -63,27 +62,6 @@ impl Node {
         words.extend(arguments.iter().map(|word| (*word).to_owned()));
         let line = self.line(attempt, &words)?;
         let output = link.shell(&self.name, attempt, &line, SWITCH_SH.as_bytes(), deadline).await?;
-        self.reply(attempt, &output, &frame)
-    }
-
-    /// Sends the script along with a list of paths, and calls a verb that looks at them. By stdin: a closure is longer than
-    /// one argument may be (execve(2), MAX_ARG_STRLEN).
-    pub(super) async fn ask_about(
-        &self,
-        attempt: &'static str,
-        arguments: &[&str],
-        paths: &[StorePath],
-        deadline: Duration,
-    ) -> Result<Reply, NodeError> {
-        let frame = random_hex();
-        let mut words = self.link().escalation().await?;
-        words.extend(["sh", "-s", "--", &frame].map(str::to_owned));
-        words.extend(arguments.iter().map(|word| (*word).to_owned()));
-        let line = self.line(attempt, &words)?;
-        // No character of a store path means anything to a shell.
-        let paths: Vec<&str> = paths.iter().map(StorePath::as_str).collect();
-        let input = format!("WANTED='{}'\n{SWITCH_SH}", paths.join("\n"));
-        let output = self.link().shell(&self.name, attempt, &line, input.as_bytes(), deadline).await?;
         self.reply(attempt, &output, &frame)
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use openssh::Session;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::{Mutex, OnceCell};
 
 use super::{NodeError, Output, ssh_config, ssh_words};
@@ -26,8 +26,6 @@ const PERSIST_SECONDS: u32 = 180;
 const LOGIN: Duration = Duration::from_secs(30);
 /// How long a session is asked for that the node refuses.
 const TURN: Duration = Duration::from_secs(3);
-/// Exit code of a shell that does not find what it is to run (POSIX, 2.8.2).
-const NOT_FOUND: i32 = 127;
 
 /// The way to a node.
 #[derive(Debug)]
@@ -82,11 +80,6 @@ impl Link {
             kept: Mutex::new(None),
             user: OnceCell::new(),
         })))
-    }
-
-    /// Whether the node is this machine.
-    pub fn is_local(&self) -> bool {
-        matches!(self, Self::Local { .. })
     }
 
     /// Where the node is, for messages.
@@ -356,24 +349,9 @@ async fn converse(session: &Session, line: &str, input: &[u8]) -> Result<Output,
         }
     };
     // Side by side: who answers while it still reads would wait for us, and we for it.
-    let (stdout, stderr) = (child.stdout().take(), child.stderr().take());
-    let ((), stdout, stderr) = tokio::join!(feed, all_of(stdout), all_of(stderr));
-    let (stdout, stderr) = (stdout?, stderr?);
-    let code = match child.wait().await {
-        Ok(status) => status.code().unwrap_or(255),
-        // What a shell answers where a program or a script is not there, and the crate's word for it: the connection is well.
-        Err(openssh::Error::Remote(error)) if error.kind() == std::io::ErrorKind::NotFound => NOT_FOUND,
-        Err(error) => return Err(error),
-    };
-    Ok(Output { code, stdout, stderr })
-}
-
-async fn all_of(from: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>, openssh::Error> {
-    let mut all = Vec::new();
-    if let Some(mut from) = from {
-        from.read_to_end(&mut all).await.map_err(openssh::Error::ChildIo)?;
-    }
-    Ok(all)
+    let ((), output) = tokio::join!(feed, child.wait_with_output());
+    let output = output?;
+    Ok(Output { code: output.status.code().unwrap_or(255), stdout: output.stdout, stderr: output.stderr })
 }
 
 async fn local(

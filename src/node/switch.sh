@@ -850,17 +850,13 @@ verb_observe() { # [nix]
     [ -e "$system/$part" ] && reply "running-kernel $(readlink -f "$system/$part")"
   done
   failed_units | while read -r unit; do reply "failed-unit $unit"; done
-  reply_free
+  reply "free-nix $(df -B1 --output=avail /nix 2>/dev/null | tail -n 1 | tr -d ' ')"
+  reply "free-boot $(df -B1 --output=avail /boot 2>/dev/null | tail -n 1 | tr -d ' ')"
   if [ "${1:-}" = nix ]; then reply "nix-version $(nix --version 2>/dev/null </dev/null)"; fi
   if [ -r "$PIN" ]; then
     while read -r line; do reply "pin $line"; done <"$PIN"
   fi
   observe_journal
-}
-
-reply_free() {
-  reply "free-nix $(df -B1 --output=avail /nix 2>/dev/null | tail -n 1 | tr -d ' ')"
-  reply "free-boot $(df -B1 --output=avail /boot 2>/dev/null | tail -n 1 | tr -d ' ')"
 }
 
 observe_journal() {
@@ -888,26 +884,13 @@ reply_entry() {
   reply "entry $VALUE$TAB$(boot_id)$TAB$held$TAB$forgiven"
 }
 
-# Roots the system before it is copied: a collection between copy and switch must not take it. Then says which paths of
-# WANTED (set by a line before this script) are missing, and what is free.
+# Roots the system before it is copied: a collection between copy and switch must not take it.
 verb_prepare() { # ID SYSTEM
   if ! is_id "$1" || ! is_store_path "$2"; then
     reply 'error bad-argument'
     return
   fi
-  if ! { mkdir -p "$ROOTS/$1" && ln -sfn "$2" "$ROOTS/$1/system"; }; then
-    reply "error root $ROOTS/$1"
-    return
-  fi
-  reply_free
-  [ -n "${WANTED:-}" ] || return
-  if invalid=$(printf '%s\n' "$WANTED" | xargs nix-store --check-validity --print-invalid 2>&1); then
-    printf '%s\n' "$invalid" | while read -r path; do
-      if is_store_path "$path"; then reply "missing $path"; fi
-    done
-  else
-    reply "error nix-store --check-validity: $(short "$invalid")"
-  fi
+  if mkdir -p "$ROOTS/$1" && ln -sfn "$2" "$ROOTS/$1/system"; then reply ok; else reply "error root $ROOTS/$1"; fi
 }
 
 verb_abandon() { # ID: the copy failed, the root goes

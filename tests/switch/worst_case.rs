@@ -425,3 +425,18 @@ async fn systemd_may_re_execute_itself_in_every_phase() {
     assert_eq!(bench.machine.loader_default().unwrap(), system.as_str());
     node.close().await;
 }
+
+#[tokio::test]
+async fn what_a_lost_session_left_is_swept_by_the_next_switch_of_another_day_and_not_before() {
+    let bench = Bench::new("first");
+    // The script of a `start` and the root of a copy, of another day and of now.
+    let leave = "mkdir -p /run/driftless-node && cd /run/driftless-node && touch start-old.sh start-new.sh && \
+                 mkdir -p /nix/var/nix/gcroots/driftless && cd /nix/var/nix/gcroots/driftless && mkdir old new && \
+                 touch -d '3 days ago' /run/driftless-node/start-old.sh old";
+    bench.machine.enter(leave).unwrap().ok().unwrap();
+    let (_, entry) = bench.deploy(&System::new("second")).await;
+    bench.assert_outcome(&entry, Outcome::Succeeded, None).await;
+    let left =
+        bench.machine.enter("cd /run/driftless-node && ls -d start-*; ls /nix/var/nix/gcroots/driftless");
+    assert_eq!(left.unwrap().stdout, "start-new.sh\nnew\n");
+}

@@ -37,6 +37,10 @@ pub enum NodeFault {
     PowerCut(Duration),
     /// Nothing passes on the wire.
     Cut(Duration),
+    /// The wire is slow and loses packets.
+    BadLine(Duration),
+    /// Packets vanish in silence, as behind a router that died.
+    Silence(Duration),
     /// The whole machine stands still, as a paused virtual machine does.
     Freeze(Duration),
     /// A file system is full; `None`: until a person looks.
@@ -104,6 +108,8 @@ impl NodeFault {
             Self::Reboot,
             Self::PowerCut(none),
             Self::Cut(none),
+            Self::BadLine(none),
+            Self::Silence(none),
             Self::Freeze(none),
             Self::Fill("/nix", None),
             Self::Fill("/var", None),
@@ -127,6 +133,8 @@ impl NodeFault {
         match self {
             Self::PowerCut(_) => Self::PowerCut(dice.millis(0, 1500)),
             Self::Cut(_) => Self::Cut(dice.millis(300, 7000)),
+            Self::BadLine(_) => Self::BadLine(dice.millis(1000, 6000)),
+            Self::Silence(_) => Self::Silence(dice.millis(300, 7000)),
             Self::Freeze(_) => Self::Freeze(dice.millis(300, 5000)),
             Self::Fill(place, _) => Self::Fill(place, dice.hit(1, 2).then(|| dice.millis(300, 3000))),
             Self::StallDbus(_) => Self::StallDbus(dice.millis(300, 4000)),
@@ -156,6 +164,8 @@ impl NodeFault {
             Self::Reboot
             | Self::PowerCut(_)
             | Self::Cut(_)
+            | Self::BadLine(_)
+            | Self::Silence(_)
             | Self::Freeze(_)
             | Self::Fill(..)
             | Self::StopSshd
@@ -183,6 +193,8 @@ impl NodeFault {
             Self::Reboot => "reboot",
             Self::PowerCut(_) => "power-cut",
             Self::Cut(_) => "cut-link",
+            Self::BadLine(_) => "bad-line",
+            Self::Silence(_) => "silent-link",
             Self::Freeze(_) => "freeze-node",
             Self::Fill("/nix", _) => "fill-nix",
             Self::Fill(..) => "fill-var",
@@ -274,6 +286,8 @@ impl fmt::Display for Fault {
             Self::Node { fault, .. } => match fault {
                 NodeFault::PowerCut(lasts)
                 | NodeFault::Cut(lasts)
+                | NodeFault::BadLine(lasts)
+                | NodeFault::Silence(lasts)
                 | NodeFault::Freeze(lasts)
                 | NodeFault::Fill(_, Some(lasts))
                 | NodeFault::StallDbus(lasts)

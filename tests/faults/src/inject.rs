@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use driftless_lab::{Node, Power};
+use driftless_lab::{Node, Power, Wire};
 
 use crate::diary::{Done, held, now};
 use crate::fault::{ControllerFault, Fault, NodeFault};
@@ -84,6 +84,8 @@ impl Field {
                 node.link().restore()?;
                 done()
             }
+            NodeFault::BadLine(lasts) => line(node, Wire::new(Duration::from_millis(150), 0.1), *lasts),
+            NodeFault::Silence(lasts) => line(node, Wire::DEAD, *lasts),
             NodeFault::Freeze(lasts) => {
                 node.freeze()?;
                 sleep(*lasts);
@@ -234,6 +236,13 @@ fn tell(node: &Node, script: &str) -> Result<Came> {
 
 fn kill(node: &Node, what: &str) -> Result<Came> {
     tell(node, &format!("systemctl kill {what}"))
+}
+
+fn line(node: &Node, wire: Wire, lasts: Duration) -> Result<Came> {
+    node.wire(wire)?;
+    sleep(lasts);
+    node.wire(Wire::default())?;
+    done()
 }
 
 fn fill(node: &Node, place: &str, lasts: Option<Duration>) -> Result<Came> {
