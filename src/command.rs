@@ -18,12 +18,25 @@ const TAIL_LINE_BYTES: usize = 2_000;
 /// More output than this from a child is an error: nothing we run says so much.
 const MOST_STDOUT: u64 = 256 << 20;
 
+/// No line is read beyond this many bytes: a program gone mad may never end one.
+const LONGEST_LINE: usize = 1 << 20;
+
+/// Where memory runs out, what we run is ended before we are (proc_pid_oom_score_adj(5)): a step that failed is tried again,
+/// and nobody else would do that.
+const OOM_SCORE: &str = "500";
+
 /// How long a program that is ended may take to end what it started.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A program that could not be run to a good end.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
+    /// There is no such program here.
+    #[error("the program `{program}` was not found; install it or put it on PATH")]
+    Missing {
+        /// Its name.
+        program: String,
+    },
     /// It could not be started.
     #[error("cannot start `{argv}`")]
     Start {
@@ -69,7 +82,7 @@ impl CommandError {
     pub fn tail(&self) -> Option<&Tail> {
         match self {
             Self::Deadline { tail, .. } | Self::Failed { tail, .. } => Some(tail),
-            Self::Start { .. } | Self::Pipe { .. } => None,
+            Self::Missing { .. } | Self::Start { .. } | Self::Pipe { .. } => None,
         }
     }
 }
@@ -160,9 +173,11 @@ pub async fn run_observed(
     if input.is_some() {
         command.stdin(Stdio::piped());
     }
-    let child = command.spawn().map_err(|source| CommandError::Start { argv: argv.clone(), source })?;
+    let child = command.spawn().map_err(|source| not_started(&command, source))?;
     let mut group = Group { child };
     if let Some(pid) = group.child.id() {
+        // Where that is not allowed, the kernel chooses by size, and we are small.
+        let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE);
         on_start(pid);
     }
     let mut tail = Tail::default();
@@ -174,6 +189,14 @@ pub async fn run_observed(
         Ok(Ok((status, _))) if !status.success() => Err(CommandError::Failed { argv, status, tail }),
         Ok(Ok((_, stdout))) => Ok(Finished { stdout, tail }),
     }
+}
+
+fn not_started(command: &Command, source: io::Error) -> CommandError {
+    if source.kind() == io::ErrorKind::NotFound {
+        let program = command.as_std().get_program().to_string_lossy().into_owned();
+        return CommandError::Missing { program };
+    }
+    CommandError::Start { argv: argv(command), source }
 }
 
 /// The command line as a person would type it, shortened where a whole script is an argument.
@@ -245,18 +268,37 @@ async fn converse(
     };
     let listen = async {
         let Some(stderr) = stderr else { return Ok(()) };
-        let mut lines = BufReader::new(stderr).split(b'\n');
-        while let Some(line) = lines.next_segment().await? {
-            let line = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
+        let hear = |line: &[u8]| {
+            let line = String::from_utf8_lossy(line).trim_end_matches('\r').to_owned();
             on_line(&line);
             tail.push(line);
-        }
-        Ok::<_, io::Error>(())
+        };
+        each_line(stderr, hear).await
     };
     let ((), read, heard) = tokio::join!(feed, read_all(stdout), listen);
     heard?;
     let stdout = read?;
     Ok((child.wait().await?, stdout))
+}
+
+async fn each_line(from: impl AsyncRead + Unpin, mut hear: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut from = BufReader::new(from);
+    let mut line = Vec::new();
+    loop {
+        let heard = from.fill_buf().await?;
+        let ended = heard.iter().position(|byte| *byte == b'\n');
+        let read = ended.map_or(heard.len(), |at| at + 1);
+        let text = &heard[..ended.unwrap_or(read)];
+        line.extend_from_slice(&text[..text.len().min(LONGEST_LINE - line.len())]);
+        from.consume(read);
+        if ended.is_some() || (read == 0 && !line.is_empty()) {
+            hear(&line);
+            line.clear();
+        }
+        if read == 0 {
+            return Ok(());
+        }
+    }
 }
 
 async fn read_all(from: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
@@ -322,8 +364,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_line_without_an_end_costs_no_more_than_its_beginning() {
+        let mut lines = Vec::new();
+        let endless = sh("head -c 64M /dev/zero | tr '\\0' x >&2; printf '\\nlast' >&2");
+        let finished =
+            run_with(endless, None, Duration::from_secs(60), |line| lines.push(line.len())).await.unwrap();
+        assert_eq!(lines, [LONGEST_LINE, 4]);
+        assert_eq!(finished.tail.0[1], "last");
+    }
+
+    #[tokio::test]
+    async fn where_memory_runs_out_what_we_run_is_ended_first() {
+        let score =
+            run(sh("sleep 0.2; cat /proc/self/oom_score_adj"), Duration::from_secs(10)).await.unwrap();
+        assert_eq!(score.text().trim(), OOM_SCORE);
+    }
+
+    #[tokio::test]
     async fn a_program_that_is_missing_is_named() {
         let error = run(command("no-such-program"), Duration::from_secs(1)).await.unwrap_err();
-        assert_eq!(error.to_string(), "cannot start `no-such-program`");
+        assert_eq!(
+            error.to_string(),
+            "the program `no-such-program` was not found; install it or put it on PATH"
+        );
     }
 }

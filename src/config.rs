@@ -88,6 +88,8 @@ pub struct NixConfig {
     pub chunk: usize,
     /// Builds (of nodes) at a time; Nix itself runs `max-jobs` derivations in each.
     pub builds: usize,
+    /// Most memory for one evaluation, MiB; default: nine tenths of what this host has, swap included.
+    pub eval_memory_mib: Option<u64>,
     /// Longest time for one evaluation.
     #[serde(deserialize_with = "duration")]
     pub eval_timeout: Duration,
@@ -110,6 +112,7 @@ impl Default for NixConfig {
             workers: cores,
             chunk: 2,
             builds: cores,
+            eval_memory_mib: None,
             eval_timeout: Duration::from_secs(15 * 60),
             build_timeout: Duration::from_secs(2 * 60 * 60),
             copy_stall: Duration::from_secs(5 * 60),
@@ -357,6 +360,7 @@ mod tests {
         // These have no default, or one that depends on the machine.
         whole.nix.workers = minimal.nix.workers;
         whole.nix.builds = minimal.nix.builds;
+        whole.nix.eval_memory_mib = None;
         whole.nix.nix_path = None;
         whole.nix.options.clear();
         whole.ssh.identity_file = None;

@@ -6,6 +6,7 @@
 //! found waits in a queue until the next pass reads it. Nothing is decided here: that is `plan`'s.
 
 mod candidate;
+mod clock;
 mod commit_times;
 mod compare;
 mod counted;
@@ -24,7 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,7 @@ use crate::serve::metrics::Metrics;
 use crate::serve::{self, ServeError};
 use crate::source::{self, Source, SourceError};
 
+use clock::Clock;
 use compare::Comparisons;
 use desired::Desired;
 use execute::Running;
@@ -142,6 +144,7 @@ struct Controller {
     running: Running,
     comparisons: Comparisons,
     views: BTreeMap<NodeName, NodeView>,
+    clock: Clock,
     passes: u64,
     ready: Ready,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -186,6 +189,7 @@ pub async fn run(
         running: Running::default(),
         comparisons: Comparisons::default(),
         views: BTreeMap::new(),
+        clock: Clock::now(),
         passes: 0,
         ready: Ready::Starting,
         snapshot,
@@ -233,6 +237,10 @@ impl Controller {
     /// One pass: read what tasks found, start what is due, plan, act, publish. Returns when to look again at the latest.
     fn pass(&mut self) -> Instant {
         let began = Instant::now();
+        // Before anything is remembered by the stepped clock.
+        if let Some(step) = self.clock.step() {
+            self.clock_stepped(step);
+        }
         while let Ok(news) = self.inbox.try_recv() {
             self.take_in(news);
         }
@@ -260,6 +268,14 @@ impl Controller {
         self.metrics.reconciled(began.elapsed());
         self.publish(now);
         next
+    }
+
+    fn clock_stepped(&mut self, by: SignedDuration) {
+        tracing::warn!(seconds = by.as_secs(), "the clock of this host was stepped");
+        self.desired.clock_stepped(by);
+        self.lookout.clock_stepped(by);
+        self.running.clock_stepped(by);
+        self.views.values_mut().for_each(|view| view.since = clock::moved(view.since, by));
     }
 
     fn take_in(&mut self, news: News) {
@@ -377,17 +393,7 @@ impl Snapshot {
             at: now,
             passes: 0,
             ready: Ready::Starting,
-            source: SourceView {
-                url: config.source.display_url(),
-                branch: config.source.branch.clone(),
-                head: None,
-                last_good: None,
-                blocked: None,
-                fetched_at: None,
-                fetch_error: None,
-                evaluated_at: None,
-                commit_times: BTreeMap::new(),
-            },
+            source: SourceView::unasked(config.source.display_url(), config.source.branch.clone()),
             nodes: BTreeMap::new(),
         }
     }

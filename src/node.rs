@@ -4,6 +4,8 @@
 //! node's own. A [`Node`] keeps one connection for everything except contact, which is proof only over a new one. A
 //! node that a deployment moves is worked on where it answered last, and makes contact where it is declared.
 
+mod any_shell;
+mod conversation;
 mod deploy;
 mod follow;
 mod frame;
@@ -82,6 +84,23 @@ pub enum NodeError {
         attempt: &'static str,
         /// The deadline, seconds.
         seconds: u64,
+    },
+    /// What is to make us root on the node does not.
+    #[error(
+        "{node}: cannot {attempt}: `{command}` does not make us root on {destination}: {said}; \
+         privilegeEscalationCommand has to work without a password and without a terminal"
+    )]
+    NoRoot {
+        /// The node.
+        node: NodeName,
+        /// What was attempted.
+        attempt: &'static str,
+        /// `privilegeEscalationCommand`.
+        command: String,
+        /// Where.
+        destination: String,
+        /// What it said.
+        said: String,
     },
     /// The node answered something else than a reply.
     #[error("{node}: cannot {attempt}: the node's answer is not a reply of driftless{}", said_by(stderr))]
@@ -187,7 +206,7 @@ impl NodeError {
     /// Whether the same question may get an answer in a moment: the connection broke, or a shell or sudo that is being
     /// replaced said something else.
     pub fn may_pass(&self) -> bool {
-        self.is_connection() || matches!(self, Self::Frame { .. })
+        self.is_connection() || matches!(self, Self::Frame { .. } | Self::NoRoot { .. })
     }
 
     /// Whether nothing that was asked reached the node, or its answer did not reach us.
@@ -198,6 +217,7 @@ impl NodeError {
             | Self::Deadline { .. }
             | Self::LostTouch { .. } => true,
             Self::Command { .. }
+            | Self::NoRoot { .. }
             | Self::Frame { .. }
             | Self::NotNixos { .. }
             | Self::Refused { .. }

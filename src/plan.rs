@@ -22,6 +22,7 @@ pub mod backoff;
 pub mod drift;
 pub mod glob;
 pub mod history;
+pub mod pin;
 pub mod removal;
 pub mod selection;
 pub mod target;
@@ -66,7 +67,7 @@ pub fn plan(release: &Release, observed: &Observed, now: Timestamp) -> Plan {
         plan.decisions.insert(name.clone(), question.answer());
     }
     limit(&mut plan, release.rollout.max_in_flight, observed.in_flight.len());
-    plan.look_again_at = plan.decisions.values().filter_map(boundary).min();
+    plan.look_again_at = plan.decisions.values().filter_map(boundary).filter(|at| *at > now).min();
     plan
 }
 
@@ -154,7 +155,7 @@ impl<'a> Question<'a> {
         }
         let (spec, toplevel) = self.wanted()?;
         self.differs(spec, toplevel, seen)?;
-        self.released_by_people(spec, toplevel, seen.state)?;
+        self.released_by_people(spec, toplevel, seen)?;
         self.may_be_tried(toplevel, seen)?;
         self.may_be_healed(spec, toplevel, seen)?;
         Ok(Action::Deploy {
@@ -248,17 +249,13 @@ impl<'a> Question<'a> {
         &self,
         spec: &NodeSpec,
         toplevel: &StorePath,
-        state: &NodeState,
+        seen: Seen<'_>,
     ) -> Result<(), Decision> {
         if let Some(reason) = &spec.suspended {
             return Err(Hold::Suspended { reason: reason.clone() }.into());
         }
-        let Some(pin) = &state.pin else { return Ok(()) };
-        let holds = match &pin.until {
-            PinEnd::At(end) => self.now < *end,
-            PinEnd::NextRelease(pinned) => pinned == toplevel,
-        };
-        if holds {
+        let Some(pin) = &seen.state.pin else { return Ok(()) };
+        if pin::holds(&pin.until, toplevel, seen.state, seen.at, self.now) {
             return Err(Hold::Pinned {
                 by: pin.by.clone(),
                 reason: pin.reason.clone(),

@@ -19,6 +19,8 @@ unshare util-linux util-linux
 mount mount mount
 ps procps procps
 sudo sudo sudo'
+logins='doas opendoas doas
+tcsh tcsh tcsh'
 base='debootstrap debootstrap debootstrap
 promtool prometheus promtool, of Prometheus'
 fuzzing='c++ g++ a C++ compiler'
@@ -33,6 +35,7 @@ for job; do
 $nodes" ;;
     test) needs="$needs
 $nodes
+$logins
 $base" ;;
     lint) needs="$needs
 $lint" ;;

@@ -7,6 +7,8 @@ mod architecture;
 mod campaign;
 mod cli;
 mod cli_on_nodes;
+mod links;
+mod logins;
 mod nix_copies;
 mod nix_library;
 mod nix_programs;

@@ -233,6 +233,18 @@ async fn dropping_an_evaluation_ends_its_process() {
 }
 
 #[tokio::test]
+async fn an_evaluation_that_eats_memory_is_ended_alone_and_says_what_to_do() {
+    let hog = "environment.etc.hog.text = toString (builtins.length (builtins.foldl' (a: i: a ++ [ i a ]) [ ] \
+               (builtins.genList (i: i) 100000)));";
+    let mut world = World::nodes(&[("hog", hog), ("web", "")]);
+    world.config.eval_memory_mib = Some(300);
+    let all = evaluate(&world.nix(), &world.deployment(), &["hog", "web"]).await;
+    let error = chain(all[&name("hog")].as_ref().unwrap_err());
+    assert!(error.contains("out of memory") && error.contains("`nix.eval_memory_mib`"), "{error}");
+    assert!(matches!(all[&name("web")], Ok(Evaluated::Node(_))));
+}
+
+#[tokio::test]
 async fn a_disabled_node_is_told_as_such() {
     let world = World::nodes(&[("web", "")]);
     let text = fs::read_to_string(world.path("deployment.nix")).unwrap();

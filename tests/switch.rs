@@ -1,8 +1,10 @@
 //! The node's switch, on lab nodes: every way it can end, with the journal that the node keeps of it.
 
 mod clocks;
+mod disturbed;
 mod faults;
 mod guard;
+mod race;
 mod scenario;
 mod spine;
 mod worst_case;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -14,15 +14,12 @@ use super::direct::Direct;
 use super::ending::{Ending, Endings};
 use super::progress::Progress;
 use crate::error_chain::error_chain;
-use crate::model::journal::{Outcome, Pin, PinEnd};
+use crate::model::journal::{Outcome, PIN_FOR, Pin, PinEnd};
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::observed::{NodeState, Stage};
 use crate::model::store_path::StorePath;
 use crate::node::{Node, Order};
-
-/// How long a person's deployment keeps the controller off a node.
-const PIN_FOR: SignedDuration = SignedDuration::from_hours(1);
 
 /// A verb that acts on nodes.
 #[derive(Debug)]

@@ -32,9 +32,9 @@ pub struct Args {
     /// What deploying means [default: the node's own `goal`]
     #[arg(long, value_enum)]
     pub goal: Option<Goal>,
-    /// Reach the node here until it answers where it is declared: for a deployment that changes the address, port, host
-    /// key or user of one node. Contact is made where it is declared
-    #[arg(long, value_name = "[USER@]HOST[:PORT]")]
+    /// Reach the one node at this [user@]host[:port] until it answers where it is declared: for a deployment that changes
+    /// its address, port, host key or user
+    #[arg(long, value_name = "ADDRESS")]
     pub via: Option<String>,
     /// Say why, for a controller that is kept off the nodes for an hour
     #[arg(long, value_name = "TEXT", default_value = "deployed by hand")]

@@ -73,6 +73,7 @@ impl Ending {
             | NodeError::Script { .. }
             | NodeError::NoSpace { .. }
             | NodeError::Copy { .. }
+            | NodeError::NoRoot { .. }
             | NodeError::Runtime { .. } => Log::None,
         };
         let text = error_chain(&error);

@@ -187,15 +187,10 @@ async fn look(global: &Global, origin: &Origin, args: &FleetArgs, depth: Depth) 
         node.state = State::Drift;
     }
     let source = SourceView {
-        url: origin.to_string(),
-        branch: String::new(),
         head: release.revision.clone(),
         last_good: release.revision.clone(),
-        blocked: None,
-        fetched_at: None,
-        fetch_error: None,
         evaluated_at: Some(evaluated_at),
-        commit_times: BTreeMap::new(),
+        ..SourceView::unasked(origin.to_string(), String::new())
     };
     Ok(Snapshot { version: 1, at: now, passes: 0, ready: Ready::Ready, source, nodes })
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::prepare::Prepared;
+use super::prepare::{Failure, Prepared};
 use crate::model::manifest::Names;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
@@ -58,7 +58,7 @@ impl Candidate {
     }
 }
 
-fn fate_of(outcome: &Result<Option<Box<NodeSpec>>, String>) -> Fate {
+fn fate_of(outcome: &Result<Option<Box<NodeSpec>>, Failure>) -> Fate {
     match outcome {
         Ok(Some(spec)) if spec.host.is_some() => Fate::Kept,
         Ok(Some(_) | None) => Fate::Lost,

@@ -40,6 +40,7 @@ pub fn deployment(outcome: &Result<Entry, NodeError>) -> DeploymentResult {
             | NodeError::Disconnected { .. }
             | NodeError::Deadline { .. }
             | NodeError::Frame { .. }
+            | NodeError::NoRoot { .. }
             | NodeError::NotNixos { .. }
             | NodeError::Script { .. }
             | NodeError::NoSpace { .. }

@@ -6,15 +6,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rand::Rng;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::candidate::{Candidate, Verdict};
+use super::clock::moved;
 use super::commit_times::CommitTimes;
 use super::head::{Fetched, fetch};
 use super::memory::{Memory, MemoryFile, Now};
-use super::prepare::{Preparation, Prepared, prepare};
+use super::prepare::{Again, Preparation, Prepared, prepare};
 use super::preparing::{Counts, Preparing};
 use super::succession::{begin, built, deployed_to, evaluated, forget_roots, is_broken, unfinished};
 use super::{Desk, News, Options, counted};
@@ -25,10 +26,11 @@ use crate::model::revision::Revision;
 use crate::model::snapshot::{Blocked, BlockedReason, SourceView};
 use crate::model::way::Way;
 use crate::nix::Nix;
+use crate::plan::backoff;
 use crate::serve::metrics::{EvaluationResult, FetchResult, Metrics};
 use crate::source::{Lineage, Source, SourceError};
 
-/// A revision with nodes that did not evaluate or build is tried again after this: a cache or a mirror may be back.
+/// A revision with nodes that do not evaluate or build is tried again after this at the latest.
 const PREPARE_AGAIN: Duration = Duration::from_secs(15 * 60);
 
 /// Everything that is known of the source and what it wants.
@@ -49,11 +51,12 @@ pub struct Desired {
     /// Numbers the preparations, so that what a cancelled one still hands in is told apart.
     number: u64,
     prepare_again: Option<Instant>,
+    /// How often in a row this host failed at one revision.
+    tries: u32,
 }
 
 impl Desired {
-    /// Starts with the release that was in force before a restart, if there is a memory of one; and with the ways over
-    /// which nodes answered then.
+    /// Starts with what is remembered: the release in force, and the ways over which nodes answered.
     pub fn new(source: Source, options: &Options) -> (Self, BTreeMap<NodeName, Way>) {
         let config = options.config.source.clone();
         let memory = MemoryFile::of(&options.state_dir);
@@ -61,17 +64,8 @@ impl Desired {
             Some(Memory { release, last_good, ways }) => (Some(release), last_good, ways),
             None => (None, None, BTreeMap::new()),
         };
-        let view = SourceView {
-            url: config.display_url(),
-            branch: config.branch.clone(),
-            head: None,
-            last_good,
-            blocked: None,
-            fetched_at: None,
-            fetch_error: None,
-            evaluated_at: None,
-            commit_times: BTreeMap::new(),
-        };
+        let unasked = SourceView::unasked(config.display_url(), config.branch.clone());
+        let view = SourceView { last_good, ..unasked };
         let desired = Self {
             source,
             config,
@@ -86,6 +80,7 @@ impl Desired {
             preparing: None,
             number: 0,
             prepare_again: None,
+            tries: 0,
         };
         (desired, ways)
     }
@@ -99,6 +94,13 @@ impl Desired {
     pub fn view(&mut self, shown: &BTreeSet<String>) -> SourceView {
         self.view.commit_times = self.commit_times.of(shown, &self.source);
         self.view.clone()
+    }
+
+    /// This host's clock was stepped.
+    pub fn clock_stepped(&mut self, by: SignedDuration) {
+        for at in [&mut self.view.fetched_at, &mut self.view.evaluated_at].into_iter().flatten() {
+            *at = moved(*at, by);
+        }
     }
 
     /// Whether the source was asked at least once since the start, whatever it said.
@@ -241,23 +243,21 @@ impl Desired {
         self.supersede(metrics);
         self.prepare_again = again;
         self.waiting = self.release.as_ref().and_then(|release| unfinished(release, &revision));
+        let head = revision.commit.short();
         let message = format!(
-            "the branch was rewritten: {} does not descend from the revision in force; push on top of that, or run \
-             `driftless accept-history {}`",
-            revision.commit.short(),
-            revision.commit.short()
+            "the branch was rewritten: {head} does not descend from the revision in force; push on top of that, or run \
+             `driftless accept-history {head}`"
         );
-        tracing::warn!(revision = revision.commit.short(), message, "head blocked");
+        tracing::warn!(revision = head, message, "head blocked");
         self.view.blocked = Some(Blocked { reason: BlockedReason::NonFastForward, message });
         self.view.head = Some(revision);
     }
 
     fn supersede(&mut self, metrics: &Metrics) {
-        self.prepare_again = None;
+        (self.prepare_again, self.tries) = (None, 0);
         self.waiting = None;
-        if let Some(superseded) = self.preparing.take() {
-            metrics.evaluated(EvaluationResult::Superseded, superseded.began.elapsed());
-        }
+        let Some(superseded) = self.preparing.take() else { return };
+        metrics.evaluated(EvaluationResult::Superseded, superseded.began.elapsed());
     }
 
     /// Keeps the release in force for a successor.
@@ -283,7 +283,7 @@ impl Desired {
                 let revision = preparing.revision.clone();
                 self.judge(Candidate::new(names, self.at_stake(&revision)));
             }
-            Prepared::Blocked(blocked) => self.blocked(blocked),
+            Prepared::Blocked(reason, failure) => self.blocked(Blocked { reason, message: failure.said }),
             Prepared::Evaluated(..) | Prepared::Built(..) => match preparing.candidate.take() {
                 Some(mut candidate) => {
                     candidate.learn(step);
@@ -342,7 +342,7 @@ impl Desired {
         match step {
             Prepared::Evaluated(name, outcome) => evaluated(release, &name, outcome),
             Prepared::Built(name, outcome) => built(release, &name, outcome),
-            Prepared::Named(_) | Prepared::Blocked(_) | Prepared::Done => {}
+            Prepared::Named(_) | Prepared::Blocked(..) | Prepared::Done => {}
         }
     }
 
@@ -356,7 +356,19 @@ impl Desired {
             self.view.blocked = Some(blocked);
             self.waiting = self.release.as_ref().and_then(|release| unfinished(release, &preparing.revision));
         }
-        self.prepare_again = Some(Instant::now() + PREPARE_AGAIN);
+        self.try_again_later(preparing.again);
+    }
+
+    /// What this host failed at is tried soon, and then less and less often.
+    fn try_again_later(&mut self, again: Again) {
+        let pause = match again {
+            Again::Same => PREPARE_AGAIN,
+            Again::Perhaps => {
+                self.tries = self.tries.saturating_add(1);
+                backoff::delay(self.tries).min(PREPARE_AGAIN)
+            }
+        };
+        self.prepare_again = Some(Instant::now() + pause);
     }
 
     fn done(&mut self, metrics: &Metrics) {
@@ -375,8 +387,11 @@ impl Desired {
             }
         }
         let broken = self.release.as_ref().is_some_and(|release| release.nodes.values().any(is_broken));
-        let again = broken || self.view.blocked.is_some();
-        self.prepare_again = again.then(|| Instant::now() + PREPARE_AGAIN);
+        if broken || self.view.blocked.is_some() {
+            self.try_again_later(preparing.again);
+        } else {
+            (self.prepare_again, self.tries) = (None, 0);
+        }
         if let Some(release) = &self.release {
             forget_roots(&self.roots, release);
         }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
+use super::clock::moved;
 use super::{Desk, News, counted};
 use crate::error_chain::error_chain;
 use crate::model::decision::Action;
@@ -132,6 +133,12 @@ impl Running {
     /// What failed before a node's journal could say so.
     pub fn attempts(&self) -> BTreeMap<NodeName, Attempt> {
         self.attempts.clone()
+    }
+
+    /// This host's clock was stepped.
+    pub fn clock_stepped(&mut self, by: SignedDuration) {
+        self.attempts.values_mut().for_each(|attempt| attempt.last = moved(attempt.last, by));
+        self.actions.values_mut().for_each(|acting| acting.since = moved(acting.since, by));
     }
 
     /// What failed on the way to a node no longer holds anything up.

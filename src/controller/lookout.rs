@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rand::Rng;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::clock::moved;
 use super::execute::Running;
 use super::{Desk, News, Options};
 use crate::config::{ObserveConfig, SshConfig};
@@ -228,6 +229,19 @@ impl Lookout {
         let Ok(new) = self.prepare(name, &watched.spec.clone()) else { return };
         if let Some(watched) = self.watched.get_mut(name) {
             self.replaced.extend(watched.node.replace(new));
+        }
+    }
+
+    /// This host's clock was stepped.
+    pub fn clock_stepped(&mut self, by: SignedDuration) {
+        for seen in self.watched.values_mut().filter_map(|watched| watched.seen.as_mut()) {
+            let seen = Arc::make_mut(seen);
+            seen.state_since = seen.state_since.map(|at| moved(at, by));
+            match &mut seen.contact {
+                Contact::Reachable { at } | Contact::Unreachable { since: at, error: _ } => {
+                    *at = moved(*at, by)
+                }
+            }
         }
     }
 

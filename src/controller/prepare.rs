@@ -12,9 +12,9 @@ use crate::model::manifest::Names;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::revision::Revision;
-use crate::model::snapshot::{Blocked, BlockedReason};
-use crate::nix::{Deployment, Evaluated, Nix, Place};
-use crate::source::Source;
+use crate::model::snapshot::BlockedReason;
+use crate::nix::{Deployment, Evaluated, Nix, NixError, Place};
+use crate::source::{Source, SourceError};
 
 /// One thing that was found out about a revision.
 #[derive(Debug)]
@@ -22,13 +22,44 @@ pub enum Prepared {
     /// The deployment can be read: these are its nodes.
     Named(Box<Names>),
     /// It cannot be read as a whole.
-    Blocked(Blocked),
+    Blocked(BlockedReason, Failure),
     /// A node's declaration, or why it does not evaluate. `None`: the node is disabled.
-    Evaluated(NodeName, Result<Option<Box<NodeSpec>>, String>),
+    Evaluated(NodeName, Result<Option<Box<NodeSpec>>, Failure>),
     /// A node's system is built and rooted, or why not.
-    Built(NodeName, Result<(), String>),
+    Built(NodeName, Result<(), Failure>),
     /// Every node has been built or has failed.
     Done,
+}
+
+/// A step that came to nothing.
+#[derive(Debug)]
+pub struct Failure {
+    /// What was said, for people.
+    pub said: String,
+    /// What a further try would bring.
+    pub again: Again,
+}
+
+/// What a further try of the same commit would bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// The same, unless something that the commit only refers to changes.
+    Same,
+    /// Perhaps something else: it is this host that failed.
+    Perhaps,
+}
+
+impl From<NixError> for Failure {
+    fn from(error: NixError) -> Self {
+        let again = if error.may_pass() { Again::Perhaps } else { Again::Same };
+        Self { said: error_chain(&error), again }
+    }
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        Self { said: error_chain(&error), again: Again::Perhaps }
+    }
 }
 
 /// What is to be prepared.
@@ -50,14 +81,11 @@ pub struct Preparation {
 pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
     let deployment = match locate(&job).await {
         Ok(deployment) => deployment,
-        Err(blocked) => return found(Prepared::Blocked(blocked)),
+        Err(failure) => return found(Prepared::Blocked(BlockedReason::InvalidFile, failure)),
     };
     let names = match job.nix.names(&deployment).await {
         Ok(names) => names,
-        Err(error) => {
-            let message = error_chain(&error);
-            return found(Prepared::Blocked(Blocked { reason: BlockedReason::EvalFailed, message }));
-        }
+        Err(error) => return found(Prepared::Blocked(BlockedReason::EvalFailed, error.into())),
     };
     let nodes = names.nodes.clone();
     found(Prepared::Named(Box::new(names)));
@@ -67,14 +95,14 @@ pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
         let mut builds = JoinSet::new();
         while let Some((name, outcome)) = evaluated.recv().await {
             match outcome {
-                Err(error) => found(Prepared::Evaluated(name, Err(error_chain(&error)))),
+                Err(error) => found(Prepared::Evaluated(name, Err(error.into()))),
                 Ok(Evaluated::Disabled) => found(Prepared::Evaluated(name, Ok(None))),
                 Ok(Evaluated::Node(spec)) => {
                     let (nix, root) = (job.nix.clone(), system_root(&job.roots, &name));
                     found(Prepared::Evaluated(name.clone(), Ok(Some(spec.clone()))));
                     builds.spawn(async move {
                         let built = nix.realise(&name, &spec, &root).await;
-                        (name, built.map_err(|error| error_chain(&error)))
+                        (name, built.map_err(Failure::from))
                     });
                 }
             }
@@ -97,24 +125,23 @@ pub fn system_root(roots: &Path, node: &NodeName) -> PathBuf {
     roots.join(node.as_str()).join("system")
 }
 
-async fn locate(job: &Preparation) -> Result<Deployment, Blocked> {
-    let invalid = |message| Blocked { reason: BlockedReason::InvalidFile, message };
+async fn locate(job: &Preparation) -> Result<Deployment, Failure> {
     let is_flake = job.deployment == ".";
     if is_flake {
-        let url = job.source.flake_url(&job.revision).map_err(|error| invalid(error_chain(&error)))?;
+        let url = job.source.flake_url(&job.revision)?;
         // A flake can read its own revision: the tree alone does not determine it.
         let cache_key = Some(job.revision.commit.to_string());
         return Ok(Deployment { place: Place::Flake { url }, cache_key });
     }
-    let tree = job.source.checkout(&job.revision).await.map_err(|error| invalid(error_chain(&error)))?;
+    let tree = job.source.checkout(&job.revision).await?;
     let file = tree.join(&job.deployment);
     if !file.exists() {
         let commit = job.revision.commit.short();
-        let message = format!(
+        let said = format!(
             "commit {commit} has no file {}; correct source.deployment, or add the file",
             job.deployment
         );
-        return Err(invalid(message));
+        return Err(Failure { said, again: Again::Same });
     }
     Ok(Deployment { place: Place::File(file), cache_key: Some(job.revision.tree.clone()) })
 }

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::candidate::Candidate;
-use super::prepare::Prepared;
+use super::prepare::{Again, Failure, Prepared};
 use crate::model::revision::Revision;
 use crate::serve::metrics::{BuildResult, EvaluationResult, Metrics};
 
@@ -21,6 +21,8 @@ pub struct Preparing {
     pub evaluated: Counts,
     /// The commit until it is in force.
     pub candidate: Option<Candidate>,
+    /// What a further try would bring where this one fails.
+    pub again: Again,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -37,7 +39,8 @@ impl Preparing {
     /// Begins now.
     pub fn new(revision: Revision, task: JoinHandle<()>) -> Self {
         let (began, evaluated) = (Instant::now(), Counts::default());
-        Self { revision, began, evaluated, candidate: None, _task: AbortOnDropHandle::new(task) }
+        let _task = AbortOnDropHandle::new(task);
+        Self { revision, began, evaluated, candidate: None, again: Again::Same, _task }
     }
 
     /// Counts one step.
@@ -45,17 +48,29 @@ impl Preparing {
         let took = self.began.elapsed();
         match step {
             Prepared::Evaluated(_, Ok(_)) => self.evaluated.good += 1,
-            Prepared::Evaluated(name, Err(error)) => {
+            Prepared::Evaluated(name, Err(failure)) => {
                 self.evaluated.bad += 1;
-                tracing::warn!(node = %name, error, "does not evaluate");
+                tracing::warn!(node = %name, error = failure.said, "does not evaluate");
+                self.failed(failure);
             }
             Prepared::Built(_, Ok(())) => metrics.built(BuildResult::Success, took),
-            Prepared::Built(name, Err(error)) => {
+            Prepared::Built(name, Err(failure)) => {
                 metrics.built(BuildResult::Failed, took);
-                tracing::warn!(node = %name, error, "does not build");
+                tracing::warn!(node = %name, error = failure.said, "does not build");
+                self.failed(failure);
             }
-            Prepared::Blocked(_) => metrics.evaluated(EvaluationResult::Failed, took),
+            Prepared::Blocked(_, failure) => {
+                metrics.evaluated(EvaluationResult::Failed, took);
+                self.failed(failure);
+            }
             Prepared::Named(_) | Prepared::Done => {}
+        }
+    }
+
+    fn failed(&mut self, failure: &Failure) {
+        match failure.again {
+            Again::Perhaps => self.again = Again::Perhaps,
+            Again::Same => {}
         }
     }
 

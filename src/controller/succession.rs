@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::prepare::system_root;
+use super::prepare::{Failure, system_root};
 use crate::model::manifest::Names;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
@@ -32,7 +32,7 @@ pub fn begin(previous: Option<Release>, revision: Revision, names: &Names, roots
 }
 
 /// Takes in a node's declaration, or why it does not evaluate. `None`: the node is disabled.
-pub fn evaluated(release: &mut Release, name: &NodeName, outcome: Result<Option<Box<NodeSpec>>, String>) {
+pub fn evaluated(release: &mut Release, name: &NodeName, outcome: Result<Option<Box<NodeSpec>>, Failure>) {
     match outcome {
         Ok(None) => {
             release.nodes.remove(name);
@@ -46,7 +46,7 @@ pub fn evaluated(release: &mut Release, name: &NodeName, outcome: Result<Option<
                 }
             }
         }
-        Err(error) => {
+        Err(Failure { said: error, .. }) => {
             if let Some(node) = release.nodes.get_mut(name) {
                 node.progress = Progress::NotEvaluated { error };
             }
@@ -55,16 +55,14 @@ pub fn evaluated(release: &mut Release, name: &NodeName, outcome: Result<Option<
 }
 
 /// Takes in that a node's system is built, or why not.
-pub fn built(release: &mut Release, name: &NodeName, outcome: Result<(), String>) {
+pub fn built(release: &mut Release, name: &NodeName, outcome: Result<(), Failure>) {
     let Some(node) = release.nodes.get_mut(name) else { return };
     match outcome {
         Ok(()) => {
             node.progress = Progress::Built;
             node.last_good = node.spec.as_ref().map(|spec| spec.toplevel.clone());
         }
-        Err(error) => {
-            node.progress = Progress::NotBuilt { error };
-        }
+        Err(Failure { said: error, .. }) => node.progress = Progress::NotBuilt { error },
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::store_path::StorePath;
@@ -283,11 +283,14 @@ pub struct Pin {
     pub until: PinEnd,
 }
 
+/// How long a person's deployment keeps the controller off a node.
+pub const PIN_FOR: SignedDuration = SignedDuration::from_hours(1);
+
 /// When a pin ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "when", content = "value")]
 pub enum PinEnd {
-    /// At this time.
+    /// At this time: [`PIN_FOR`] after it was made.
     At(Timestamp),
     /// As soon as the desired toplevel is another than this one.
     NextRelease(StorePath),

@@ -70,6 +70,23 @@ pub struct SourceView {
     pub commit_times: BTreeMap<String, Timestamp>,
 }
 
+impl SourceView {
+    /// Of a source that was not asked yet.
+    pub fn unasked(url: String, branch: String) -> Self {
+        Self {
+            url,
+            branch,
+            head: None,
+            last_good: None,
+            blocked: None,
+            fetched_at: None,
+            fetch_error: None,
+            evaluated_at: None,
+            commit_times: BTreeMap::new(),
+        }
+    }
+}
+
 /// Why the newest commit is not in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -143,9 +143,11 @@ impl Nix {
                 let source = CommandError::Deadline { argv, deadline, tail };
                 Err(NixError::CopyRun { host: target.host.clone(), source })
             }
-            Err(source @ (CommandError::Start { .. } | CommandError::Pipe { .. })) => {
-                Err(NixError::CopyRun { host: target.host.clone(), source })
-            }
+            Err(
+                source @ (CommandError::Missing { .. }
+                | CommandError::Start { .. }
+                | CommandError::Pipe { .. }),
+            ) => Err(NixError::CopyRun { host: target.host.clone(), source }),
         }
     }
 }
@@ -228,6 +230,8 @@ fn fault(said: &Said) -> CopyFault {
     } else if any(&["SQLite"]) {
         // The node's database is sick, and its daemon hung up because of that.
         CopyFault::Other
+    } else if said.lines().any(|line| line.starts_with("sudo: ") || line.starts_with("doas: ")) {
+        CopyFault::Escalation
     } else if any(&["protocol mismatch", "serialised integer"]) {
         CopyFault::Banner { text: banner(said) }
     } else if any(&[

@@ -200,8 +200,8 @@ impl Nix {
 
     async fn ask(&self, command: Command, of: Subject) -> Result<Vec<u8>, NixError> {
         let mut said = Said::default();
-        let outcome =
-            command::run_with(command, None, self.config.eval_timeout, |line| said.hear(line)).await;
+        let (deadline, bound) = (self.config.eval_timeout, |pid| self.bound_memory(pid));
+        let outcome = command::run_observed(command, None, deadline, bound, |line| said.hear(line)).await;
         match outcome {
             Ok(finished) => Ok(finished.stdout),
             Err(CommandError::Failed { status, .. }) if status.code().is_some() => {

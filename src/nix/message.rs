@@ -79,6 +79,8 @@ fn hint(error: &str) -> Option<&'static str> {
         Some("Run `nix flake lock` and commit flake.lock: a deployment is built from what is locked in Git.")
     } else if error.contains("flake.nix'") && (missing || error.contains("does not contain")) {
         Some("A flake needs a flake.nix at the top of the repository, known to Git.")
+    } else if error.ends_with("error: out of memory") || error.contains("std::bad_alloc") {
+        Some("The evaluation wanted more memory than it may have: see `nix.eval_memory_mib` and `nix.chunk`.")
     } else {
         None
     }

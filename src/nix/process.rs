@@ -28,13 +28,24 @@ const CREDENTIALS: [&str; 14] = [
 
 /// More initial heap does not make evaluations faster (measured on real NixOS systems, two at a time).
 const MOST_HEAP: u64 = 2 << 30;
+const MIB: u64 = 1 << 20;
 /// Less is Nix's own affair.
 const LEAST_HEAP: u64 = 64 << 20;
 
 impl Nix {
     /// A nix program with the settings of the configuration.
     pub(super) fn program(&self, name: &str) -> Command {
-        let mut command = command::command(name);
+        self.settled(command::command(name))
+    }
+
+    /// The same; what it writes to stdout goes to stderr, of which only the end is kept.
+    pub(super) fn talking_program(&self, name: &str) -> Command {
+        let mut command = command::command("sh");
+        command.args(["-c", "exec \"$@\" >&2", "sh", name]);
+        self.settled(command)
+    }
+
+    fn settled(&self, mut command: Command) -> Command {
         if let Some(search) = &self.search {
             command.env("PATH", search);
         }
@@ -62,7 +73,7 @@ impl Nix {
             command.env("NIX_PATH", path);
         }
         if std::env::var_os("GC_INITIAL_HEAP_SIZE").is_none()
-            && let Some(heap) = self.heap()
+            && let Some(heap) = self.heap(self.eval_memory())
         {
             command.env("GC_INITIAL_HEAP_SIZE", heap.to_string());
         }
@@ -70,10 +81,31 @@ impl Nix {
     }
 
     /// Bytes with which an evaluator starts: half of the memory, shared by all evaluators.
-    fn heap(&self) -> Option<u64> {
-        let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-        let share = available(&meminfo)? / 2 / (self.config.workers.max(1) as u64);
-        (share >= LEAST_HEAP).then_some(share.min(MOST_HEAP))
+    fn heap(&self, most: Option<u64>) -> Option<u64> {
+        let share = meminfo("MemAvailable:")? / 2 / (self.config.workers.max(1) as u64);
+        let share = share.min(MOST_HEAP).min(most.map_or(MOST_HEAP, |most| most / 2));
+        (share >= LEAST_HEAP).then_some(share)
+    }
+
+    /// The most that one evaluator may have, bytes. Without a bound, one node's endless list would take the memory from
+    /// everything on this host before the kernel acts.
+    fn eval_memory(&self) -> Option<u64> {
+        match self.config.eval_memory_mib {
+            Some(mib) => Some(mib.saturating_mul(MIB)),
+            None => Some((meminfo("MemTotal:")? + meminfo("SwapTotal:")?) / 10 * 9),
+        }
+    }
+
+    /// Bounds the memory of an evaluator that has just been started, and of what it starts. By its own data
+    /// (getrlimit(2), RLIMIT_DATA): what it maps from files costs nobody anything.
+    pub(super) fn bound_memory(&self, pid: u32) {
+        let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        let (Some(process), Some(most)) = (process, self.eval_memory()) else { return };
+        let limit = rustix::process::Rlimit { current: Some(most), maximum: Some(most) };
+        // A tighter one that was there before stays; a process that has ended already needs none.
+        if let Err(error) = rustix::process::prlimit(Some(process), rustix::process::Resource::Data, limit) {
+            tracing::debug!(%error, "the memory of an evaluator is not bounded");
+        }
     }
 
     /// `PATH` of our children.
@@ -89,20 +121,22 @@ impl Nix {
     }
 }
 
-/// MemAvailable of `/proc/meminfo` (proc_meminfo(5)), bytes.
-fn available(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+/// An amount of `/proc/meminfo` (proc_meminfo(5)), bytes.
+fn meminfo(name: &str) -> Option<u64> {
+    amount(&std::fs::read_to_string("/proc/meminfo").ok()?, name)
+}
+
+fn amount(meminfo: &str, name: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn available_memory_is_read_in_bytes() {
-        assert_eq!(
-            super::available("MemTotal: 9 kB\nMemAvailable:    2048 kB\nBuffers: 1 kB\n"),
-            Some(2 << 20)
-        );
-        assert_eq!(super::available("MemTotal: 9 kB\n"), None);
+    fn amounts_of_memory_are_read_in_bytes() {
+        let text = "MemTotal: 9 kB\nMemAvailable:    2048 kB\nBuffers: 1 kB\n";
+        assert_eq!(super::amount(text, "MemAvailable:"), Some(2 << 20));
+        assert_eq!(super::amount(text, "SwapTotal:"), None);
     }
 }

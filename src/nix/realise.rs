@@ -95,11 +95,11 @@ impl Nix {
 
     /// The end of a derivation's build log, where Nix has one that is not empty.
     async fn build_log(&self, drv: &DrvPath) -> Option<Tail> {
-        let mut command = self.program("nix-store");
+        // A log may be of any size.
+        let mut command = self.talking_program("nix-store");
         command.args(["--read-log", drv.as_str()]);
-        let log = command::run(command, LOG_DEADLINE).await.ok()?.text();
         let mut said = Said::default();
-        log.lines().for_each(|line| said.hear(line));
+        command::run_with(command, None, LOG_DEADLINE, |line| said.hear(line)).await.ok()?;
         let tail = said.end(LOG_LINES);
         (!tail.0.is_empty()).then_some(tail)
     }

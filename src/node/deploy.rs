@@ -99,13 +99,14 @@ impl Node {
         id: &SwitchId,
         stage: &watch::Sender<Stage>,
     ) -> Result<(), NodeError> {
-        let prepare = ["prepare", id.as_str(), toplevel.as_str()];
-        self.ask("root the new system", Privilege::Root, &prepare, ANSWER).await?;
-        let copied = self
-            .copy(nix, toplevel, |bytes, total| {
+        let copied = async {
+            let delta = self.prepare(nix, toplevel, id).await?;
+            self.copy(nix, toplevel, delta, |bytes, total| {
                 stage.send_replace(Stage::Copying { bytes, total });
             })
-            .await;
+            .await
+        };
+        let copied = copied.await;
         if copied.is_err() {
             self.abandon(id).await;
         }

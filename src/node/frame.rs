@@ -11,7 +11,9 @@ use crate::model::observed::{KernelPair, NodeState};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The first line of a reply is not there.
-    #[error("it does not begin with `driftless/1`; it said {noise:?}")]
+    #[error(
+        "no line begins with `driftless/1`; is there a shell behind this login, and no forced command? It said {noise:?}"
+    )]
     NoFrame {
         /// The end of what was said instead.
         noise: String,
@@ -80,7 +82,7 @@ impl Reply {
     }
 
     /// A value that may be missing, or empty where the node could not tell.
-    fn optional<T: FromStr>(&self, key: &str) -> Option<T> {
+    pub fn optional<T: FromStr>(&self, key: &str) -> Option<T> {
         self.get(key).and_then(|value| value.parse().ok())
     }
 

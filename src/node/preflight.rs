@@ -1,55 +1,75 @@
-//! Before a copy: which paths the node lacks, and whether they fit.
+//! Before a copy: what roots the system on the node, which paths it lacks, and whether they fit. One question, because each
+//! costs round trips of its own.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::frame::Reply;
 use super::{Node, NodeError};
+use crate::model::journal::SwitchId;
 use crate::model::store_path::StorePath;
-use crate::nix::{CopyTarget, Nix, PathSize, Substitute};
+use crate::nix::{CopyTarget, Nix, NixError, PathSize, Substitute};
 
 /// A copy must leave this much, bytes: the node's own logs, database and boot loader need to go on.
 const RESERVE: u64 = 64 << 20;
 /// The least that a new kernel and initrd may need on `/boot`, bytes; checked only where the node has to change them.
 const BOOT_RESERVE: u64 = 8 << 20;
+/// Longest time for the node to look for every path of a closure in its database.
+const PREPARE: Duration = Duration::from_secs(120);
+
+/// What has to be copied. Nothing, where the node has it all.
+#[derive(Debug, Default)]
+pub struct Delta {
+    missing: Vec<PathSize>,
+    /// What Nix is asked to copy, with everything it needs.
+    paths: Vec<StorePath>,
+}
 
 impl Node {
-    /// The paths of a closure that the node does not have, with their sizes.
-    pub(super) async fn missing(&self, closure: &[PathSize]) -> Result<Vec<PathSize>, NodeError> {
-        let attempt = "ask which paths are missing";
-        let mut list = String::new();
-        for path in closure {
-            list.push_str(path.path.as_str());
-            list.push('\n');
+    /// Roots a system on the node, then tells what has to be copied. A copy that would fill the disk is never begun.
+    pub(super) async fn prepare(
+        &self,
+        nix: &Nix,
+        toplevel: &StorePath,
+        id: &SwitchId,
+    ) -> Result<Delta, NodeError> {
+        let paths: Vec<StorePath> =
+            std::iter::once(toplevel).chain(&self.spec.closure_paths).cloned().collect();
+        let closure = if self.link().is_local() { Ok(Vec::new()) } else { closure(nix, &paths).await };
+        // A valid path is valid with all it refers to: what a node goes back to need not be in the store here.
+        let wanted = match &closure {
+            Ok(closure) => closure.iter().map(|path| path.path.clone()).collect(),
+            Err(_) => paths.clone(),
+        };
+        let verb = ["prepare", id.as_str(), toplevel.as_str()];
+        let reply = self.ask_about("prepare the copy", &verb, &wanted, PREPARE).await?;
+        let missing: BTreeSet<StorePath> =
+            reply.all("missing").filter_map(|path| path.parse().ok()).collect();
+        if missing.is_empty() {
+            return Ok(Delta::default());
         }
-        // By stdin: a closure is longer than one argument may be (execve(2), MAX_ARG_STRLEN).
-        let line = "xargs nix-store --check-validity --print-invalid";
-        let output =
-            self.link().shell(&self.name, attempt, line, list.as_bytes(), Duration::from_secs(120)).await?;
-        if output.code != 0 {
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(NodeError::Script { node: self.name.clone(), attempt, said });
-        }
-        let invalid: BTreeSet<StorePath> = String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .filter_map(|line| line.trim().parse().ok())
-            .collect();
-        Ok(closure.iter().filter(|path| invalid.contains(&path.path)).cloned().collect())
+        let closure = closure.map_err(|source| NodeError::Copy {
+            node: self.name.clone(),
+            toplevel: toplevel.clone(),
+            source,
+        })?;
+        let missing: Vec<_> = closure.into_iter().filter(|path| missing.contains(&path.path)).collect();
+        self.preflight(&missing, &reply)?;
+        Ok(Delta { missing, paths })
     }
 
-    /// Whether what is missing fits. A copy that would fill the disk is never begun.
-    pub(super) async fn preflight(&self, missing: &[PathSize]) -> Result<(), NodeError> {
+    fn preflight(&self, missing: &[PathSize], reply: &Reply) -> Result<(), NodeError> {
         let needed: u64 = missing.iter().map(|path| path.nar_bytes).sum();
-        let state = self.observe(Duration::from_secs(30)).await?;
         let no_space = |file_system, needed, free| {
             Err(NodeError::NoSpace { node: self.name.clone(), file_system, needed, free })
         };
-        if let Some(free) = state.free_nix
+        if let Some(free) = reply.optional("free-nix")
             && needed + RESERVE > free
         {
             return no_space("/nix", needed + RESERVE, free);
         }
         let boots_differently = missing.iter().any(|path| path.path.name().starts_with("initrd-"));
-        if let Some(free) = state.free_boot
+        if let Some(free) = reply.optional("free-boot")
             && boots_differently
             && free < BOOT_RESERVE
         {
@@ -72,30 +92,25 @@ impl Node {
         &self,
         nix: &Nix,
         toplevel: &StorePath,
-        progress: impl FnMut(u64, u64),
+        delta: Delta,
+        mut progress: impl FnMut(u64, u64),
     ) -> Result<(), NodeError> {
-        let failed = |source| NodeError::Copy { node: self.name.clone(), toplevel: toplevel.clone(), source };
+        if delta.missing.is_empty() {
+            return Ok(());
+        }
         let Some(target) = self.copy_target().await? else { return Ok(()) };
-        // A valid path is valid with all it refers to: what a node goes back to need not be in the store here.
-        let wanted = std::iter::once(toplevel).chain(&self.spec.closure_paths);
-        let wanted: Vec<_> = wanted.map(|path| PathSize { path: path.clone(), nar_bytes: 0 }).collect();
-        if self.missing(&wanted).await?.is_empty() {
-            return Ok(());
-        }
-        let mut closure = nix.closure(toplevel).await.map_err(failed)?;
-        for path in &self.spec.closure_paths {
-            closure.extend(nix.closure(path).await.map_err(failed)?);
-        }
-        let missing = self.missing(&closure).await?;
-        if missing.is_empty() {
-            return Ok(());
-        }
-        self.preflight(&missing).await?;
-        let mut paths = vec![toplevel.clone()];
-        paths.extend(self.spec.closure_paths.iter().cloned());
-        let total = missing.iter().map(|path| path.nar_bytes).sum();
-        let mut progress = progress;
+        let total = delta.missing.iter().map(|path| path.nar_bytes).sum();
         progress(0, total);
-        nix.copy(&target, &paths, |copied| progress(copied.bytes_sent, total)).await.map_err(failed)
+        nix.copy(&target, &delta.paths, |copied| progress(copied.bytes_sent, total))
+            .await
+            .map_err(|source| NodeError::Copy { node: self.name.clone(), toplevel: toplevel.clone(), source })
     }
+}
+
+async fn closure(nix: &Nix, paths: &[StorePath]) -> Result<Vec<PathSize>, NixError> {
+    let mut closure = Vec::new();
+    for path in paths {
+        closure.extend(nix.closure(path).await?);
+    }
+    Ok(closure)
 }

@@ -8,6 +8,7 @@ use super::frame::{FrameError, Reply};
 use super::ssh::Link;
 use super::{Node, NodeError, Output, SWITCH_SH};
 use crate::model::journal::SwitchId;
+use crate::model::store_path::StorePath;
 
 /// Where each switch keeps the script it was started with.
 const JOURNAL: &str = "/var/lib/driftless-node/switches";
@@ -54,15 +55,38 @@ impl Node {
         deadline: Duration,
     ) -> Result<Reply, NodeError> {
         let frame = random_hex();
-        let mut words = match privilege {
+        let escalation = match privilege {
             Privilege::Login => Vec::new(),
             Privilege::Root => link.escalation().await?,
         };
+        let mut words = escalation.clone();
         words.extend(["sh", "-s", "--", &frame].map(str::to_owned));
         words.extend(arguments.iter().map(|word| (*word).to_owned()));
         let line = self.line(attempt, &words)?;
         let output = link.shell(&self.name, attempt, &line, SWITCH_SH.as_bytes(), deadline).await?;
-        self.reply(attempt, &output, &frame)
+        self.reply(attempt, &output, &frame, &escalation)
+    }
+
+    /// Sends the script along with a list of paths, and calls a verb that looks at them. By stdin: a closure is longer than
+    /// one argument may be (execve(2), MAX_ARG_STRLEN).
+    pub(super) async fn ask_about(
+        &self,
+        attempt: &'static str,
+        arguments: &[&str],
+        paths: &[StorePath],
+        deadline: Duration,
+    ) -> Result<Reply, NodeError> {
+        let frame = random_hex();
+        let escalation = self.link().escalation().await?;
+        let mut words = escalation.clone();
+        words.extend(["sh", "-s", "--", &frame].map(str::to_owned));
+        words.extend(arguments.iter().map(|word| (*word).to_owned()));
+        let line = self.line(attempt, &words)?;
+        // No character of a store path means anything to a shell.
+        let paths: Vec<&str> = paths.iter().map(StorePath::as_str).collect();
+        let input = format!("WANTED='{}'\n{SWITCH_SH}", paths.join("\n"));
+        let output = self.link().shell(&self.name, attempt, &line, input.as_bytes(), deadline).await?;
+        self.reply(attempt, &output, &frame, &escalation)
     }
 
     /// Calls `start`, which keeps the script it came with.
@@ -74,12 +98,13 @@ impl Node {
         let attempt = "start the switch";
         let frame = random_hex();
         let mut words = ["sh", "-c", WITH_SSH_FROM, "sh"].map(str::to_owned).to_vec();
-        words.extend(self.link().escalation().await?);
+        let escalation = self.link().escalation().await?;
+        words.extend(escalation.iter().cloned());
         words.extend(["sh", "-c", SAVE, "sh", &frame, "start"].map(str::to_owned));
         words.extend(arguments.iter().cloned());
         let line = self.line(attempt, &words)?;
         let output = self.link().shell(&self.name, attempt, &line, SWITCH_SH.as_bytes(), deadline).await?;
-        self.reply(attempt, &output, &frame)
+        self.reply(attempt, &output, &frame, &escalation)
     }
 
     /// Calls a verb of the script that a switch was started with.
@@ -92,12 +117,13 @@ impl Node {
         deadline: Duration,
     ) -> Result<Reply, NodeError> {
         let frame = random_hex();
-        let mut words = self.link().escalation().await?;
+        let escalation = self.link().escalation().await?;
+        let mut words = escalation.clone();
         words.extend(switch_words(id, &frame, verb));
         words.extend(arguments.iter().map(|word| (*word).to_owned()));
         let line = self.line(attempt, &words)?;
         let output = self.link().shell(&self.name, attempt, &line, &[], deadline).await?;
-        self.reply(attempt, &output, &frame)
+        self.reply(attempt, &output, &frame, &escalation)
     }
 
     /// Logs in anew and says so to the switch: the proof that the node can be reached in this way. `verb` is `contact`,
@@ -112,12 +138,13 @@ impl Node {
         let attempt = "make contact";
         let frame = random_hex();
         let mut words = ["sh", "-c", WITH_CONNECTION, "sh"].map(str::to_owned).to_vec();
-        words.extend(link.escalation().await?);
+        let escalation = link.escalation().await?;
+        words.extend(escalation.iter().cloned());
         words.extend(switch_words(id, &frame, verb));
         words.push(nonce.to_owned());
         let line = self.line(attempt, &words)?;
         let output = link.fresh_shell(&self.name, &line, Duration::from_secs(20)).await?;
-        self.reply(attempt, &output, &frame)
+        self.reply(attempt, &output, &frame, &escalation)
     }
 
     fn line(&self, attempt: &'static str, words: &[String]) -> Result<String, NodeError> {
@@ -128,10 +155,27 @@ impl Node {
         })
     }
 
-    fn reply(&self, attempt: &'static str, output: &Output, frame: &str) -> Result<Reply, NodeError> {
+    fn reply(
+        &self,
+        attempt: &'static str,
+        output: &Output,
+        frame: &str,
+        escalation: &[String],
+    ) -> Result<Reply, NodeError> {
+        let node = self.name.clone();
         let reply = Reply::parse(&output.stdout, frame).map_err(|source| {
-            let stderr = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
-            NodeError::Frame { node: self.name.clone(), attempt, stderr, source }
+            let stderr: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
+            // Nothing of the script came, and what stands before its shell has failed.
+            let no_root = !escalation.is_empty() && output.code != 0 && !stderr.starts_with("sh: ");
+            match source {
+                FrameError::NoFrame { noise } if no_root => {
+                    let destination = self.link().destination().to_owned();
+                    let said = [stderr, noise].into_iter().find(|said| !said.is_empty());
+                    let said = said.unwrap_or_else(|| format!("exit code {}", output.code));
+                    NodeError::NoRoot { node, attempt, command: escalation.join(" "), destination, said }
+                }
+                source => NodeError::Frame { node, attempt, stderr, source },
+            }
         })?;
         match reply.get("error") {
             None => Ok(reply),

@@ -5,14 +5,14 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use openssh::Session;
-use tokio::io::AsyncWriteExt;
 use tokio::sync::{Mutex, OnceCell};
 
+use super::any_shell::for_any_shell;
+use super::conversation::{converse, local};
 use super::{NodeError, Output, ssh_config, ssh_words};
 use crate::command::{self, CommandError};
 use crate::config::SshConfig;
@@ -67,7 +67,7 @@ impl Link {
             None => (None, way.host.as_str()),
         };
         let (host, address) = ssh_config::alias(node, host);
-        let text = ssh_config::generate(node, way, ssh, (user, address.as_deref()), runtime_dir);
+        let text = ssh_config::generate(node, way, ssh, (user, &host, address.as_deref()), runtime_dir);
         let files = ssh_config::Files::write(node, way, &text, runtime_dir)?;
         Ok(Self::Ssh(Box::new(Ssh {
             node: node.clone(),
@@ -80,6 +80,11 @@ impl Link {
             kept: Mutex::new(None),
             user: OnceCell::new(),
         })))
+    }
+
+    /// Whether the node is this machine.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::Local { .. })
     }
 
     /// Where the node is, for messages.
@@ -135,7 +140,7 @@ impl Link {
                     "ConnectTimeout=5",
                     "--",
                 ]);
-                command.arg(&ssh.host).arg(line);
+                command.arg(&ssh.host).arg(for_any_shell(line));
                 let finished =
                     command::run(command, deadline).await.map_err(|error| ssh.connect_error(error))?;
                 Ok(Output { code: 0, stdout: finished.stdout, stderr: finished.tail.text().into_bytes() })
@@ -214,7 +219,9 @@ impl Ssh {
             Ok(output) => Ok(output),
             Err(source) => {
                 let mut slot = self.kept.lock().await;
-                if slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, &kept)) {
+                // A node that refuses another session is well; somebody else is talking on the connection.
+                let is_broken = !is_refused(&source);
+                if is_broken && slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, &kept)) {
                     *slot = None;
                     self.stop_master().await;
                 }
@@ -312,7 +319,7 @@ impl Ssh {
     fn connect_error(&self, error: CommandError) -> NodeError {
         let node = self.node.clone();
         match error {
-            CommandError::Start { .. } | CommandError::Pipe { .. } => {
+            CommandError::Missing { .. } | CommandError::Start { .. } | CommandError::Pipe { .. } => {
                 NodeError::Command { node, attempt: "run ssh", source: error }
             }
             CommandError::Deadline { deadline, .. } => {
@@ -330,61 +337,4 @@ impl Ssh {
 /// Whether the node refused another session on a connection that is well.
 fn is_refused(error: &openssh::Error) -> bool {
     error_chain(error).contains("Session open refused")
-}
-
-async fn converse(session: &Session, line: &str, input: &[u8]) -> Result<Output, openssh::Error> {
-    let mut child = session
-        .raw_command(line)
-        .stdin(openssh::Stdio::piped())
-        .stdout(openssh::Stdio::piped())
-        .stderr(openssh::Stdio::piped())
-        .spawn()
-        .await?;
-    let stdin = child.stdin().take();
-    let feed = async {
-        if let Some(mut stdin) = stdin {
-            // A command that ends without reading all of its input says so by its exit code.
-            let _ = stdin.write_all(input).await;
-            let _ = stdin.shutdown().await;
-        }
-    };
-    // Side by side: who answers while it still reads would wait for us, and we for it.
-    let ((), output) = tokio::join!(feed, child.wait_with_output());
-    let output = output?;
-    Ok(Output { code: output.status.code().unwrap_or(255), stdout: output.stdout, stderr: output.stderr })
-}
-
-async fn local(
-    node: &NodeName,
-    attempt: &'static str,
-    line: &str,
-    input: &[u8],
-    deadline: Duration,
-) -> Result<Output, NodeError> {
-    let failed = |source| NodeError::Command { node: node.clone(), attempt, source };
-    let io = |source| failed(CommandError::Pipe { argv: "sh".into(), source });
-    let mut command = command::command("sh");
-    // What the controller itself was started from says nothing about how this node is reached.
-    command
-        .env_remove("SSH_CONNECTION")
-        .arg("-c")
-        .arg(line)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(io)?;
-    let stdin = child.stdin.take();
-    let conversation = async {
-        let feed = async {
-            if let Some(mut stdin) = stdin {
-                let _ = stdin.write_all(input).await;
-            }
-        };
-        tokio::join!(feed, child.wait_with_output()).1
-    };
-    let output = tokio::time::timeout(deadline, conversation)
-        .await
-        .map_err(|_| NodeError::Deadline { node: node.clone(), attempt, seconds: deadline.as_secs() })?
-        .map_err(io)?;
-    Ok(Output { code: output.status.code().unwrap_or(255), stdout: output.stdout, stderr: output.stderr })
 }

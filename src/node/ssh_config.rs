@@ -50,17 +50,17 @@ pub fn alias(node: &NodeName, host: &str) -> (String, Option<String>) {
     }
 }
 
-/// The node's ssh_config(5). The first value of a keyword wins, so what was declared comes before the user's own files.
+/// The node's ssh_config(5). The first value of a keyword wins, so what was declared comes before the user's own files; and
+/// only for the node itself: the ssh that ProxyJump starts for a host in between reads the same file.
 pub fn generate(
     node: &NodeName,
     way: &Way,
     ssh: &SshConfig,
-    (user, address): (Option<&str>, Option<&str>),
+    (user, host, address): (Option<&str>, &str, Option<&str>),
     runtime_dir: &Path,
 ) -> String {
-    let mut lines = vec!["Host *".to_owned()];
+    let mut lines = vec![format!("Host {host}")];
     let mut put = |key: &str, value: &str| lines.push(format!("  {key} {value}"));
-    put("BatchMode", "yes");
     if let Some(user) = user {
         put("User", user);
     }
@@ -70,40 +70,37 @@ pub fn generate(
     if let Some(port) = way.port {
         put("Port", &port.to_string());
     }
+    let users = ssh.known_hosts_file.as_deref().map(quoted);
+    let strict = match ssh.unknown_hosts {
+        UnknownHosts::TrustFirst => "accept-new",
+        UnknownHosts::Refuse => "yes",
+    };
     for (key, value) in &way.ssh_options {
         put(key, value);
     }
-    if let Some(identity) = &ssh.identity_file {
-        put("IdentityFile", &quoted(identity));
-        put("IdentitiesOnly", "yes");
-    }
-    let users = ssh.known_hosts_file.as_deref().map(quoted);
-    let unknown = match &way.host_keys {
+    match &way.host_keys {
         HostKeys::Only(_) => {
             put("HostKeyAlias", &format!("driftless-{node}"));
             put("UserKnownHostsFile", "\"@KEYS@\"");
             put("GlobalKnownHostsFile", "/dev/null");
-            UnknownHosts::Refuse
+            put("StrictHostKeyChecking", "yes");
         }
         HostKeys::OrKnownHosts(_) => {
             let users = users.as_deref().unwrap_or("~/.ssh/known_hosts ~/.ssh/known_hosts2");
             put("UserKnownHostsFile", &format!("\"@KEYS@\" {users}"));
-            ssh.unknown_hosts
         }
-        HostKeys::KnownHosts => {
-            if let Some(users) = &users {
-                put("UserKnownHostsFile", users);
-            }
-            ssh.unknown_hosts
-        }
-    };
-    put(
-        "StrictHostKeyChecking",
-        match unknown {
-            UnknownHosts::TrustFirst => "accept-new",
-            UnknownHosts::Refuse => "yes",
-        },
-    );
+        HostKeys::KnownHosts => {}
+    }
+    put("Host", "*");
+    put("BatchMode", "yes");
+    if let Some(identity) = &ssh.identity_file {
+        put("IdentityFile", &quoted(identity));
+        put("IdentitiesOnly", "yes");
+    }
+    if let Some(users) = &users {
+        put("UserKnownHostsFile", users);
+    }
+    put("StrictHostKeyChecking", strict);
     // A dead peer is noticed within 45 s even where TCP would wait for hours.
     put("ServerAliveInterval", "15");
     put("ServerAliveCountMax", "3");

@@ -13,6 +13,7 @@ pub fn explain(said: &str) -> String {
         return "the host key is not known; declare it in hostKeys, or add it to known_hosts".into();
     }
     if let Some(line) = line("Permission denied") {
+        let line = line.trim_end_matches('.');
         return format!("{line}; the node does not accept our key for this user");
     }
     let meaningful =

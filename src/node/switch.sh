@@ -514,7 +514,11 @@ run() {
   # `start` may have given us up meanwhile; then it has said so, and nothing may happen any more.
   claim "$LIVE/$ID/fate" run && [ "$VALUE" = run ] || exit 75
   enter checking
-  systemd-notify --ready || note "systemd-notify failed"
+  # A unit that never says that it is ready is ended by systemd, in the middle of whatever it is doing by then.
+  if ! systemd-notify --ready; then
+    finish rolled-back killed 'systemd-notify failed: systemd would end this switch in the middle'
+    exit 0
+  fi
   # Each phase that ends the switch ends the process.
   if [ "$GOAL" = boot ]; then commit; fi
   check_before
@@ -850,13 +854,17 @@ verb_observe() { # [nix]
     [ -e "$system/$part" ] && reply "running-kernel $(readlink -f "$system/$part")"
   done
   failed_units | while read -r unit; do reply "failed-unit $unit"; done
-  reply "free-nix $(df -B1 --output=avail /nix 2>/dev/null | tail -n 1 | tr -d ' ')"
-  reply "free-boot $(df -B1 --output=avail /boot 2>/dev/null | tail -n 1 | tr -d ' ')"
+  reply_free
   if [ "${1:-}" = nix ]; then reply "nix-version $(nix --version 2>/dev/null </dev/null)"; fi
   if [ -r "$PIN" ]; then
     while read -r line; do reply "pin $line"; done <"$PIN"
   fi
   observe_journal
+}
+
+reply_free() {
+  reply "free-nix $(df -B1 --output=avail /nix 2>/dev/null | tail -n 1 | tr -d ' ')"
+  reply "free-boot $(df -B1 --output=avail /boot 2>/dev/null | tail -n 1 | tr -d ' ')"
 }
 
 observe_journal() {
@@ -884,13 +892,26 @@ reply_entry() {
   reply "entry $VALUE$TAB$(boot_id)$TAB$held$TAB$forgiven"
 }
 
-# Roots the system before it is copied: a collection between copy and switch must not take it.
+# Roots the system before it is copied: a collection between copy and switch must not take it. Then says which paths of
+# WANTED (set by a line before this script) are missing, and what is free.
 verb_prepare() { # ID SYSTEM
   if ! is_id "$1" || ! is_store_path "$2"; then
     reply 'error bad-argument'
     return
   fi
-  if mkdir -p "$ROOTS/$1" && ln -sfn "$2" "$ROOTS/$1/system"; then reply ok; else reply "error root $ROOTS/$1"; fi
+  if ! { mkdir -p "$ROOTS/$1" && ln -sfn "$2" "$ROOTS/$1/system"; }; then
+    reply "error root $ROOTS/$1"
+    return
+  fi
+  reply_free
+  [ -n "${WANTED:-}" ] || return
+  if invalid=$(printf '%s\n' "$WANTED" | xargs nix-store --check-validity --print-invalid 2>&1); then
+    printf '%s\n' "$invalid" | while read -r path; do
+      if is_store_path "$path"; then reply "missing $path"; fi
+    done
+  else
+    reply "error nix-store --check-validity: $(short "$invalid")"
+  fi
 }
 
 verb_abandon() { # ID: the copy failed, the root goes

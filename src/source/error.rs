@@ -18,7 +18,7 @@ pub enum SourceError {
         branch: String,
     },
     /// No `git` to run.
-    #[error("cannot fetch {url}: the program `git` was not found; install it or put it on PATH")]
+    #[error("cannot fetch {url}")]
     NoGit {
         /// What was to be fetched.
         url: String,

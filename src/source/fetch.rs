@@ -75,9 +75,7 @@ impl Source {
         let branch = self.config.branch.clone();
         let source = Box::new(self.scrubbed(error));
         let said = source.tail().map(Tail::text).unwrap_or_default();
-        let missing_program = matches!(&*source,
-            CommandError::Start { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
-        if missing_program {
+        if let CommandError::Missing { .. } = *source {
             return SourceError::NoGit { url, source };
         }
         if let CommandError::Deadline { deadline, .. } = *source {
@@ -121,7 +119,9 @@ impl Source {
             CommandError::Deadline { argv, deadline, tail } => {
                 CommandError::Deadline { argv, deadline, tail: scrub(tail) }
             }
-            unspoken @ (CommandError::Start { .. } | CommandError::Pipe { .. }) => unspoken,
+            unspoken @ (CommandError::Missing { .. }
+            | CommandError::Start { .. }
+            | CommandError::Pipe { .. }) => unspoken,
         }
     }
 }

@@ -133,6 +133,18 @@ async fn a_commit_the_clone_never_saw_is_nobodys_ancestor() {
 }
 
 #[tokio::test]
+async fn a_removal_is_allowed_of_one_commit_also_after_a_restart() {
+    let place = Place::new();
+    let first = place.source().fetch().await.unwrap();
+    place.commit("second");
+    let second = place.source().fetch().await.unwrap();
+    assert!(!place.source().allows_removal(&first.commit).unwrap());
+    place.source().allow_removal(&first).unwrap();
+    let source = place.source();
+    assert!(source.allows_removal(&first.commit).unwrap() && !source.allows_removal(&second.commit).unwrap());
+}
+
+#[tokio::test]
 async fn another_branch_and_another_url_need_no_other_state() {
     let place = Place::new();
     place.source().fetch().await.unwrap();
@@ -237,9 +249,9 @@ async fn a_machine_without_git_is_told_to_install_it() {
     let mut absent = command::command("git");
     absent.env("PATH", "/no/such/directory");
     let failed = command::run(absent, Duration::from_secs(5)).await.unwrap_err();
-    assert!(matches!(failed, CommandError::Start { .. }), "{failed}");
-    let error = place.source().explained(failed).await;
-    assert!(error.to_string().contains("the program `git` was not found; install it"), "{error}");
+    assert!(matches!(failed, CommandError::Missing { .. }), "{failed}");
+    let error = chain(place.source().explained(failed).await);
+    assert!(error.contains("the program `git` was not found; install it"), "{error}");
 }
 
 #[tokio::test]

@@ -28,6 +28,8 @@ pub enum Which {
     Previous,
     /// What it was told to switch to.
     New,
+    /// What somebody else brought: the system with the text "foreign".
+    Foreign,
 }
 
 /// How a switch must end.
@@ -85,6 +87,11 @@ impl End {
         End { runs, ..self }
     }
 
+    /// With another boot default.
+    pub const fn boots(self, boots: Which) -> End {
+        End { boots, ..self }
+    }
+
     /// With these words in the journal's detail.
     pub const fn says(self, words: &'static str) -> End {
         End { words, ..self }
@@ -99,7 +106,6 @@ pub struct Scenario {
     new: System,
     goal: Goal,
     tune: Tune,
-    setup: Setup,
     before: Option<Act>,
     in_phase: Option<(Phase, Act)>,
     after: Option<Act>,
@@ -117,7 +123,6 @@ impl Scenario {
             new,
             goal: Goal::Switch,
             tune: |_| {},
-            setup: Setup::default(),
             before: None,
             in_phase: None,
             after: None,
@@ -145,9 +150,9 @@ impl Scenario {
         self
     }
 
-    /// On another kind of node.
-    pub fn on(mut self, setup: Setup) -> Scenario {
-        self.setup = setup;
+    /// With this before its name.
+    pub fn named(mut self, name: &str) -> Scenario {
+        self.name = format!("{name} {}", self.name);
         self
     }
 
@@ -160,6 +165,7 @@ impl Scenario {
     /// Done to the node when the switch is in that phase.
     pub fn when(mut self, phase: Phase, act: Act) -> Scenario {
         self.in_phase = Some((phase, act));
+        self.name = format!("{} in {}", self.name, phase.as_str());
         self
     }
 
@@ -185,9 +191,11 @@ impl Scenario {
 /// Plays all scenarios and insists on the end of each.
 pub fn play(scenarios: &[Scenario]) {
     let lab = Lab::start().unwrap();
-    let systems: Vec<System> =
+    let mut systems: Vec<System> =
         scenarios.iter().flat_map(|one| [one.previous.clone(), one.new.clone()]).collect();
+    systems.push(System::new("foreign"));
     let built = System::build_all(&systems).unwrap();
+    let foreign = built.last().unwrap().as_str();
     let mut store = built.clone();
     store.sort();
     store.dedup();
@@ -202,9 +210,9 @@ pub fn play(scenarios: &[Scenario]) {
                 let player = scope.spawn(move || {
                     let _seat = Seat::take(seats);
                     // The store of the first node is everyone's template: the same key for all.
-                    let setup = Setup { store: store.clone(), ..scenario.setup.clone() };
+                    let setup = Setup { store: store.clone(), ..Setup::default() };
                     let machine = lab.node_with(&format!("n{number}"), previous, &setup).unwrap();
-                    let cast = Cast { lab, machine, previous, new };
+                    let cast = Cast { lab, machine, previous, new, foreign };
                     cast.play(scenario);
                 });
                 (scenario, player)
@@ -248,6 +256,7 @@ struct Cast<'a> {
     machine: driftless_lab::Node,
     previous: &'a str,
     new: &'a str,
+    foreign: &'a str,
 }
 
 impl Cast<'_> {
@@ -284,6 +293,7 @@ impl Cast<'_> {
         match which {
             Which::Previous => self.previous,
             Which::New => self.new,
+            Which::Foreign => self.foreign,
         }
     }
 

@@ -36,7 +36,7 @@ chmod 755 "$new/usr/sbin/policy-rc.d"
 for m in proc sys dev; do mount --bind "/$m" "$new/$m"; done
 DEBIAN_FRONTEND=noninteractive chroot "$new" apt-get -q update >&2
 DEBIAN_FRONTEND=noninteractive chroot "$new" apt-get -q -y --no-install-recommends install \
-  systemd systemd-sysv dbus openssh-server iproute2 sudo procps nix-bin ca-certificates >&2
+  systemd systemd-sysv dbus openssh-server iproute2 sudo opendoas tcsh procps nix-bin ca-certificates >&2
 chroot "$new" apt-get clean
 umount_all
 mv "$new" "$target"
