@@ -10,6 +10,7 @@ mod fetch;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod git;
+mod mend;
 mod url;
 mod watch;
 
@@ -17,7 +18,6 @@ mod watch;
 mod tests;
 
 use std::fs;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -75,9 +75,6 @@ impl Source {
         fs::create_dir_all(state_dir).map_err(create)?;
         let state_dir = fs::canonicalize(state_dir).map_err(create)?;
         let clone = state_dir.join("source.git");
-        if !clone.exists() {
-            init(&clone, &state_dir)?;
-        }
         let source = Self {
             config: Arc::new(config.clone()),
             checkouts: state_dir.join("checkouts"),
@@ -85,7 +82,7 @@ impl Source {
             fetching: Arc::default(),
             exporting: Arc::default(),
         };
-        source.repository()?;
+        source.mend()?;
         Ok(source)
     }
 
@@ -239,26 +236,6 @@ impl Source {
 
     fn broken(&self, source: git2::Error) -> SourceError {
         SourceError::Clone { path: self.clone.clone(), source }
-    }
-}
-
-/// Makes the empty clone in one step: a half-made one would be refused at every later start.
-fn init(clone: &Path, state_dir: &Path) -> Result<(), SourceError> {
-    let create = |source: io::Error| SourceError::Create { path: clone.to_owned(), source };
-    let temporary = tempfile::Builder::new().prefix(".source-").tempdir_in(state_dir).map_err(create)?;
-    let mut options = git2::RepositoryInitOptions::new();
-    options.bare(true).external_template(false);
-    Repository::init_opts(temporary.path(), &options)
-        .map_err(|source| SourceError::Clone { path: clone.to_owned(), source })?;
-    match fs::rename(temporary.path(), clone) {
-        Ok(()) => {
-            // The directory now has another name, under which it stays.
-            let _ = temporary.keep();
-            Ok(())
-        }
-        // Another driftless on the same state directory was faster.
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-        Err(error) => Err(create(error)),
     }
 }
 

@@ -132,6 +132,7 @@ fn forget_what_is_gone(node: &mut NodeRelease) {
 /// Whole or not at all, also over a power cut.
 fn write(path: &Path, memory: &Memory) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(&serde_json::to_vec(memory)?)?;
     file.as_file().sync_all()?;

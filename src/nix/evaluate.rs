@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::cache::Cache;
 use super::error::Subject;
 use super::message::Said;
-use super::{Deployment, Nix, NixError, Place};
+use super::{Deployment, Nix, NixError, Place, files};
 use crate::command::{self, CommandError};
 use crate::model::manifest::{Names, VERSION};
 use crate::model::name::NodeName;
@@ -186,6 +186,10 @@ impl Nix {
 
     /// The evaluator, about to be asked for a part of the manifest.
     fn manifest(&self, deployment: &Deployment) -> Command {
+        if let Err(error) = files::write(&self.state) {
+            // The evaluator says that they are missing, and is asked again.
+            tracing::warn!(error = &error as &dyn std::error::Error, "our Nix files cannot be put back");
+        }
         let mut command = self.evaluator();
         command.args(["--eval", "--strict", "--json", "--read-write-mode"]).arg(&*self.manifest);
         match &deployment.place {

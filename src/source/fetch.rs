@@ -19,9 +19,11 @@ const GC_DEADLINE: Duration = Duration::from_secs(10 * 60);
 impl Source {
     /// Fetches the branch and gives its newest commit.
     ///
-    /// A failed fetch leaves everything that was fetched before as it was.
+    /// A failed fetch leaves everything that was fetched before as it was; a damaged clone is begun anew.
     pub async fn fetch(&self) -> Result<Revision, SourceError> {
         let _one_at_a_time = self.fetching.lock().await;
+        let source = self.clone();
+        blocking(move || source.mend()).await?;
         let before = self.head()?;
         sweep(&self.clone, self.config.timeout);
         let refspec = format!("+refs/heads/{}:{HEAD}", self.config.branch);

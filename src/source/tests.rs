@@ -500,3 +500,35 @@ async fn a_forge_that_denies_is_told_from_one_that_has_no_such_repository() {
         assert!(!chain(error).contains("wrong-token"));
     }
 }
+
+#[tokio::test]
+async fn a_clone_that_is_gone_or_damaged_is_fetched_anew() {
+    let place = Place::new();
+    let source = place.source();
+    let head = source.fetch().await.unwrap();
+    let clone = source.clone.clone();
+    let objects = |clone: &Path| {
+        let found =
+            std::process::Command::new("find").arg(clone.join("objects")).args(["-type", "f"]).output();
+        String::from_utf8(found.unwrap().stdout).unwrap().lines().map(PathBuf::from).collect::<Vec<_>>()
+    };
+    let damages: [(&str, &dyn Fn()); 6] = [
+        ("no clone", &|| fs::remove_dir_all(&clone).unwrap()),
+        ("no state directory", &|| fs::remove_dir_all(clone.parent().unwrap()).unwrap()),
+        ("rubbish for a head", &|| fs::write(clone.join(HEAD), "rubbish").unwrap()),
+        ("rubbish for HEAD", &|| fs::write(clone.join("HEAD"), "rubbish").unwrap()),
+        ("rubbish for a configuration", &|| fs::write(clone.join("config"), "[[[").unwrap()),
+        ("empty objects", &|| {
+            for object in objects(&clone) {
+                fs::remove_file(&object).unwrap();
+                fs::write(&object, "").unwrap();
+            }
+        }),
+    ];
+    for (what, damage) in damages {
+        damage();
+        assert_eq!(source.fetch().await.map_err(chain), Ok(head.clone()), "{what}");
+        damage();
+        assert_eq!(place.source().fetch().await.map_err(chain), Ok(head.clone()), "{what}, at the start");
+    }
+}
