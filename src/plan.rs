@@ -279,10 +279,13 @@ impl<'a> Question<'a> {
             .into());
         }
         let attempt = self.observed.attempts.get(self.name);
-        let Some(failures) = backoff::failures(toplevel, seen.state, seen.at, attempt) else { return Ok(()) };
-        let until = failures.retry_at();
-        if self.now < until {
-            return Err(Hold::Backoff { until, failures: failures.count, error: failures.error }.into());
+        let failed = backoff::failures(toplevel, seen.state, seen.at, attempt);
+        let contested = backoff::contested(toplevel, seen.state, seen.at, self.now);
+        for failures in [failed, contested].into_iter().flatten() {
+            let until = failures.retry_at();
+            if self.now < until {
+                return Err(Hold::Backoff { until, failures: failures.count, error: failures.error }.into());
+            }
         }
         Ok(())
     }

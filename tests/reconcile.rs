@@ -1,11 +1,15 @@
 //! The main job on real nodes: a commit becomes the fleet, drift is healed, and nothing that breaks takes the rest along.
 
+mod faults;
 mod people;
+mod programs;
 mod release;
 mod removal;
 mod rest;
 mod restart;
+mod rivals;
 mod source;
+mod state;
 
 use std::path::Path;
 use std::time::Duration;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{history, later};
 use crate::model::journal::Entry;
@@ -74,6 +74,26 @@ pub fn failures(
         (Some(switch), Some(attempt)) => Some(switch.and(attempt)),
         (switch, attempt) => switch.or(attempt),
     }
+}
+
+/// Two controllers, or a person's script, that want different systems on one node would switch it to and fro for ever. A
+/// system that was installed twice within this time and replaced each time is not installed at once for the third time.
+const MEMORY: SignedDuration = SignedDuration::from_hours(6);
+
+/// The wait that follows, where `toplevel` was installed and replaced by other switches of ours again and again.
+pub fn contested(
+    toplevel: &StorePath,
+    state: &NodeState,
+    seen_at: Timestamp,
+    now: Timestamp,
+) -> Option<Failures> {
+    let last = history::last_success(state).filter(|entry| entry.system != *toplevel)?;
+    let recent = |entry: &&Entry| now.duration_since(history::ended(entry, state, seen_at)) < MEMORY;
+    let installed = history::successes(toplevel, state).filter(recent).count();
+    let count = u32::try_from(installed).unwrap_or(u32::MAX).checked_sub(1).filter(|count| *count > 0)?;
+    let error = "installed more than once, and another switch replaced it each time; does another controller have this \
+                 node, or does the branch go to and fro?";
+    Some(Failures { count, last: history::ended(last, state, seen_at), error: error.into() })
 }
 
 fn sentence(entry: &Entry) -> String {

@@ -24,8 +24,13 @@ pub fn was_installed(toplevel: &StorePath, state: &NodeState) -> bool {
 }
 
 /// The newest switch that installed this toplevel.
-pub fn newest_success<'a>(toplevel: &StorePath, state: &'a NodeState) -> Option<&'a Entry> {
-    state.journal.iter().rev().find(|entry| succeeded(entry) && entry.system == *toplevel)
+pub fn newest_success<'a>(toplevel: &'a StorePath, state: &'a NodeState) -> Option<&'a Entry> {
+    successes(toplevel, state).next()
+}
+
+/// The switches that installed this toplevel, newest first.
+pub fn successes<'a>(toplevel: &'a StorePath, state: &'a NodeState) -> impl Iterator<Item = &'a Entry> {
+    state.journal.iter().rev().filter(move |entry| succeeded(entry) && entry.system == *toplevel)
 }
 
 /// The commit for which a toplevel was last switched to, where the node knows.

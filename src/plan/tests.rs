@@ -98,6 +98,29 @@ fn a_waiting_switch_of_a_controller_is_attached_to_before_anything_is_evaluated(
 }
 
 #[test]
+fn two_that_want_different_systems_on_one_node_switch_it_less_and_less_often() {
+    let fought = |times: i64| {
+        let mut node = node("web1").running("theirs").wants("ours");
+        for round in 0..times {
+            let ended = -60 * (times - round);
+            node = node.entry(switch("ours").finished(ended)).entry(switch("theirs").finished(ended + 30));
+        }
+        fleet([node])
+    };
+    assert_eq!(reason(&fought(0)), "act");
+    assert_eq!(reason(&fought(1)), "act", "a revert is nobody's fight");
+    for (times, seconds) in [(2, 0), (3, 30), (4, 90), (8, 1890)] {
+        let world = fought(times);
+        if seconds == 0 {
+            assert_eq!(reason(&world), "act", "30 s after the last");
+        } else {
+            assert_eq!(reason(&world), "backoff", "{times}");
+            assert_eq!(world.plan().look_again_at, Some(at(seconds)), "{times}");
+        }
+    }
+}
+
+#[test]
 fn a_failed_try_to_re_attach_is_followed_by_a_breath_and_not_by_a_backoff() {
     let tried = |seconds| {
         let live = switch("new").live().by("controller@infra");

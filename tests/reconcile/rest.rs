@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::*;
 
 /// Processor time that a process has used: fields 14 and 15 of proc_pid_stat(5), in hundredths of a second (USER_HZ).
-fn processor_time(pid: u32) -> Duration {
+pub fn processor_time(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, fields) = stat.rsplit_once(") ").unwrap();
     let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum();

@@ -15,7 +15,7 @@ pub fn head(seen: &Value) -> &str {
     seen["source"]["head"]["commit"].as_str().unwrap_or_default()
 }
 
-fn fetch_error(seen: &Value) -> &str {
+pub fn fetch_error(seen: &Value) -> &str {
     seen["source"]["fetchError"].as_str().unwrap_or_default()
 }
 
