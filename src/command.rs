@@ -181,8 +181,10 @@ pub async fn run_observed(
         on_start(pid);
     }
     let mut tail = Tail::default();
+    let began = Instant::now();
     let outcome =
         tokio::time::timeout(deadline, converse(&mut group.child, input, &mut tail, &mut on_line)).await;
+    tracing::debug!(argv, took = ?began.elapsed(), "ran");
     match outcome {
         Err(_) => Err(CommandError::Deadline { argv, deadline, tail }),
         Ok(Err(source)) => Err(CommandError::Pipe { argv, source }),

@@ -143,7 +143,7 @@ struct Controller {
     lookout: Lookout,
     running: Running,
     comparisons: Comparisons,
-    views: BTreeMap<NodeName, NodeView>,
+    views: BTreeMap<NodeName, Arc<NodeView>>,
     clock: Clock,
     passes: u64,
     ready: Ready,
@@ -275,7 +275,10 @@ impl Controller {
         self.desired.clock_stepped(by);
         self.lookout.clock_stepped(by);
         self.running.clock_stepped(by);
-        self.views.values_mut().for_each(|view| view.since = clock::moved(view.since, by));
+        for view in self.views.values_mut() {
+            let view = Arc::make_mut(view);
+            view.since = clock::moved(view.since, by);
+        }
     }
 
     fn take_in(&mut self, news: News) {
@@ -288,9 +291,9 @@ impl Controller {
                 self.lookout.saw(&ended.node, ended.seen);
             }
             News::Compared { pair, packages } => {
-                let differ = |view: &&mut NodeView| compare::Pair::of(view).as_ref() == Some(&pair);
+                let differ = |view: &&mut Arc<NodeView>| compare::Pair::of(view).as_ref() == Some(&pair);
                 for view in self.views.values_mut().filter(differ) {
-                    view.packages.clone_from(&packages);
+                    Arc::make_mut(view).packages.clone_from(&packages);
                 }
                 self.comparisons.take_in(pair, packages);
             }
@@ -324,14 +327,14 @@ impl Controller {
                 && pair.running != pair.desired
                 && let Some(node) = self.lookout.node(name)
             {
-                view.packages = self.comparisons.of(pair, node, &self.nix, &self.desk);
+                Arc::make_mut(view).packages = self.comparisons.of(pair, node, &self.nix, &self.desk);
             }
         }
         self.comparisons.forget_unused(&self.views);
     }
 
     fn publish(&mut self, now: Timestamp) {
-        let revisions = |view: &'_ NodeView| {
+        let revisions = |view: &'_ Arc<NodeView>| {
             [view.desired_revision.clone(), view.running_revision.clone()].into_iter().flatten()
         };
         let shown: BTreeSet<String> = self.views.values().flat_map(revisions).collect();

@@ -54,18 +54,23 @@ const ATTACH_AGAIN: Duration = Duration::from_secs(2);
 /// Decides the one thing to do next, or why not, for every node of the release.
 pub fn plan(release: &Release, observed: &Observed, now: Timestamp) -> Plan {
     let incomplete = target::incomplete(release);
-    let mut plan = Plan::default();
-    for (name, node) in &release.nodes {
+    // Both maps are in the order of names: one walk over each, instead of a search for every node.
+    let mut seen = observed.nodes.iter().peekable();
+    let decide = |(name, node): (&NodeName, &NodeRelease)| {
+        while seen.next_if(|(other, _)| *other < name).is_some() {}
         let question = Question {
             name,
             node,
             target: target::target(node, incomplete),
+            observation: seen.next_if(|(other, _)| *other == name).map(|(_, observation)| &**observation),
             observed,
             heal_after: release.rollout.heal_after,
             now,
         };
-        plan.decisions.insert(name.clone(), question.answer());
-    }
+        (name.clone(), question.answer())
+    };
+    let decisions = release.nodes.iter().map(decide).collect();
+    let mut plan = Plan { decisions, look_again_at: None };
     limit(&mut plan, release.rollout.max_in_flight, observed.in_flight.len());
     plan.look_again_at = plan.decisions.values().filter_map(boundary).filter(|at| *at > now).min();
     plan
@@ -125,6 +130,7 @@ struct Question<'a> {
     name: &'a NodeName,
     node: &'a NodeRelease,
     target: target::Target<'a>,
+    observation: Option<&'a Observation>,
     observed: &'a Observed,
     heal_after: Duration,
     now: Timestamp,
@@ -169,7 +175,7 @@ impl<'a> Question<'a> {
         if self.node.spec.as_ref().is_some_and(|spec| spec.host.is_none()) {
             return Err(Hold::NoHost.into());
         }
-        let Some(observation) = self.observed.nodes.get(self.name) else {
+        let Some(observation) = self.observation else {
             return Err(self.unknown());
         };
         match (&observation.contact, &observation.state) {
@@ -267,7 +273,8 @@ impl<'a> Question<'a> {
     }
 
     fn may_be_tried(&self, toplevel: &StorePath, seen: Seen<'_>) -> Result<(), Decision> {
-        if let Some(entry) = history::given_up(toplevel, seen.state)
+        let failed = history::failures(toplevel, seen.state);
+        if let Some(entry) = history::given_up(&failed)
             && let Some(outcome) = entry.outcome
         {
             return Err(Hold::GivenUp {
@@ -279,9 +286,9 @@ impl<'a> Question<'a> {
             .into());
         }
         let attempt = self.observed.attempts.get(self.name);
-        let failed = backoff::failures(toplevel, seen.state, seen.at, attempt);
+        let failures = backoff::failures(toplevel, &failed, seen.state, seen.at, attempt);
         let contested = backoff::contested(toplevel, seen.state, seen.at, self.now);
-        for failures in [failed, contested].into_iter().flatten() {
+        for failures in [failures, contested].into_iter().flatten() {
             let until = failures.retry_at();
             if self.now < until {
                 return Err(Hold::Backoff { until, failures: failures.count, error: failures.error }.into());

@@ -103,7 +103,7 @@ async fn one(
 }
 
 /// The declaration of a node whose system is built, or how it ended before.
-pub async fn built(acting: &Acting, name: &NodeName, node: NodeRelease) -> Result<NodeSpec, Ending> {
+pub async fn built(acting: &Acting, name: &NodeName, node: NodeRelease) -> Result<Arc<NodeSpec>, Ending> {
     let Some(spec) = node.spec else {
         return Err(match node.progress {
             Built::NotEvaluated { error } => Ending::failed("does not evaluate", error),

@@ -109,7 +109,7 @@ impl Direct {
                 match answer {
                     Ok(Evaluated::Disabled) => {}
                     Ok(Evaluated::Node(spec)) => {
-                        nodes.insert(name, node_release(Some(*spec), Built::Building));
+                        nodes.insert(name, node_release(Some(Arc::from(spec)), Built::Building));
                     }
                     Err(error) => {
                         let error = error_chain(&error);
@@ -218,7 +218,7 @@ fn observation(seen: Result<NodeState, NodeError>) -> Observation {
     }
 }
 
-fn node_release(spec: Option<NodeSpec>, progress: Built) -> NodeRelease {
+fn node_release(spec: Option<Arc<NodeSpec>>, progress: Built) -> NodeRelease {
     NodeRelease { spec, progress, last_good: None }
 }
 
@@ -240,7 +240,8 @@ fn released(path: &Path, on: &Selector) -> Result<Release> {
     let fleet = manifest.nodes.iter().map(|(name, spec)| (name.clone(), spec.tags.clone())).collect();
     let chosen = on.select(&fleet)?;
     let nodes = manifest.nodes.into_iter().filter(|(name, _)| chosen.contains(name));
-    let nodes = nodes.map(|(name, spec)| (name, node_release(Some(spec), Built::Building))).collect();
+    let nodes =
+        nodes.map(|(name, spec)| (name, node_release(Some(Arc::new(spec)), Built::Building))).collect();
     Ok(Release { revision: None, nodes, rollout: manifest.rollout })
 }
 

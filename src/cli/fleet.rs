@@ -174,6 +174,7 @@ async fn look(global: &Global, origin: &Origin, args: &FleetArgs, depth: Depth) 
     let pass = Pass { release: &release, observed: &observed, plan: &plan, now };
     let mut nodes = node_views(pass, &BTreeMap::new());
     for (name, node) in &mut nodes {
+        let node = Arc::make_mut(node);
         node.since = since(node);
         node.packages = match depth {
             Depth::Systems => None,
@@ -184,7 +185,7 @@ async fn look(global: &Global, origin: &Origin, args: &FleetArgs, depth: Depth) 
     let mut nodes = node_views(pass, &nodes);
     for node in nodes.values_mut().filter(|node| matches!(node.decision, Decision::Act { .. })) {
         // Nobody is acting on it: this was a look.
-        node.state = State::Drift;
+        Arc::make_mut(node).state = State::Drift;
     }
     let source = SourceView {
         head: release.revision.clone(),
@@ -203,7 +204,8 @@ fn since(node: &NodeView) -> Timestamp {
 
 /// The declarations of a release, of the nodes that have one.
 pub fn specs_of(release: &Release) -> BTreeMap<NodeName, NodeSpec> {
-    let spec = |(name, node): (&NodeName, &NodeRelease)| Some((name.clone(), node.spec.clone()?));
+    let spec =
+        |(name, node): (&NodeName, &NodeRelease)| Some((name.clone(), NodeSpec::clone(node.spec.as_ref()?)));
     release.nodes.iter().filter_map(spec).collect()
 }
 
@@ -240,7 +242,7 @@ pub async fn specs(global: &Global, args: &FleetArgs) -> Result<Chosen> {
             for (name, node) in choose(*snapshot, args)?.nodes {
                 let elsewhere = node.observation.as_ref().and_then(|seen| seen.elsewhere.as_ref());
                 // While a node moves, the controller knows where it is.
-                let spec = match (node.spec, elsewhere) {
+                let spec = match (node.spec.as_deref().cloned(), elsewhere) {
                     (Some(spec), Some(elsewhere)) => Some(spec.reached_by(&elsewhere.way)),
                     (spec, _) => spec,
                 };
@@ -256,7 +258,7 @@ pub async fn specs(global: &Global, args: &FleetArgs) -> Result<Chosen> {
             Built::NotEvaluated { error } => format!("does not evaluate: {error}"),
             Built::Evaluating | Built::Building | Built::NotBuilt { .. } | Built::Built => String::new(),
         };
-        chosen.add(name, node.spec, &why);
+        chosen.add(name, node.spec.map(Arc::unwrap_or_clone), &why);
     }
     Ok(chosen)
 }
@@ -272,7 +274,7 @@ pub async fn one(global: &Global, name: &NodeName, declared: Declared) -> Result
 /// Keeps the nodes that were asked for.
 fn choose(mut snapshot: Snapshot, args: &FleetArgs) -> Result<Snapshot> {
     let Some(selector) = &args.on else { return Ok(snapshot) };
-    let tags = |node: &NodeView| node.spec.as_ref().map(|spec| spec.tags.clone()).unwrap_or_default();
+    let tags = |node: &Arc<NodeView>| node.spec.as_ref().map(|spec| spec.tags.clone()).unwrap_or_default();
     let fleet = snapshot.nodes.iter().map(|(name, node)| (name.clone(), tags(node))).collect();
     let chosen = selector.select(&fleet)?;
     snapshot.nodes.retain(|name, _| chosen.contains(name));

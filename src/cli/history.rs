@@ -50,7 +50,7 @@ fn switches(snapshot: &Snapshot) -> Vec<(&NodeName, &Entry)> {
     let mut all: Vec<(&NodeName, &Entry)> = Vec::new();
     for (name, node) in &snapshot.nodes {
         let state = node.observation.as_ref().and_then(|seen| seen.state.as_ref());
-        all.extend(state.iter().flat_map(|state| &state.journal).map(|entry| (name, entry)));
+        all.extend(state.iter().flat_map(|state| state.journal.iter()).map(|entry| (name, entry)));
     }
     all.sort_by_key(|(_, entry)| Reverse(entry.started));
     all

@@ -39,7 +39,7 @@ async fn read(here: &Direct, node: &Node, switch: Option<SwitchId>) -> Result<St
         Some(id) => id,
         None => {
             let state = here.look(node).await?;
-            let newest = state.journal.into_iter().next_back();
+            let newest = state.journal.last().cloned();
             newest.with_context(|| format!("{} was never switched by driftless", node.name()))?.id
         }
     };

@@ -93,8 +93,8 @@ impl Comparisons {
     }
 
     /// Forgets what no node shows any more.
-    pub fn forget_unused(&mut self, views: &BTreeMap<NodeName, NodeView>) {
-        let shown: BTreeSet<Pair> = views.values().filter_map(Pair::of).collect();
+    pub fn forget_unused(&mut self, views: &BTreeMap<NodeName, Arc<NodeView>>) {
+        let shown: BTreeSet<Pair> = views.values().filter_map(|view| Pair::of(view)).collect();
         self.known.retain(|pair, _| shown.contains(pair));
         self.asked.retain(|pair, _| shown.contains(pair));
     }

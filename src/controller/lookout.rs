@@ -45,7 +45,7 @@ pub struct Lookout {
 #[derive(Debug)]
 struct Watched {
     /// As it was when `node` was made of it.
-    spec: NodeSpec,
+    spec: Arc<NodeSpec>,
     /// `None` where the files of its connection cannot be written.
     node: Option<Arc<Node>>,
     due: Instant,
@@ -56,7 +56,7 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(name: &NodeName, spec: NodeSpec, node: Result<Arc<Node>, NodeError>) -> Self {
+    fn new(name: &NodeName, spec: Arc<NodeSpec>, node: Result<Arc<Node>, NodeError>) -> Self {
         let (node, seen) = match node {
             Ok(node) => (Some(node), None),
             Err(error) => {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::prepare::{Failure, system_root};
 use crate::model::manifest::Names;
@@ -39,8 +40,8 @@ pub fn evaluated(release: &mut Release, name: &NodeName, outcome: Result<Option<
         }
         Ok(Some(spec)) => {
             if let Some(node) = release.nodes.get_mut(name) {
-                let same = node.spec.as_ref() == Some(&*spec) && matches!(node.progress, Progress::Built);
-                node.spec = Some(*spec);
+                let same = node.spec.as_deref() == Some(&*spec) && matches!(node.progress, Progress::Built);
+                node.spec = Some(Arc::from(spec));
                 if !same {
                     node.progress = Progress::Building;
                 }

@@ -1,5 +1,6 @@
 //! The journal that each node keeps of its own switches: ids, phases, outcomes. Pure; `node/switch.sh` writes it.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -258,6 +259,51 @@ impl Entry {
             Some(Outcome::RolledBack) => self.cause.is_none_or(Cause::is_deterministic),
             Some(Outcome::RollbackFailed | Outcome::CommitFailed) => true,
         }
+    }
+}
+
+/// The switches that a node remembers, oldest first. Which of them runs is found once, when the journal is read: `plan`
+/// asks for it at every node in every pass.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Vec<Entry>")]
+pub struct Journal {
+    entries: Vec<Entry>,
+    live: Option<usize>,
+}
+
+impl From<Vec<Entry>> for Journal {
+    fn from(entries: Vec<Entry>) -> Self {
+        let live = entries.iter().rposition(|entry| entry.outcome.is_none());
+        Self { entries, live }
+    }
+}
+
+impl Serialize for Journal {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.entries.serialize(serializer)
+    }
+}
+
+impl Deref for Journal {
+    type Target = [Entry];
+
+    fn deref(&self) -> &[Entry] {
+        &self.entries
+    }
+}
+
+impl Journal {
+    /// The newest switch that is still running, if any.
+    pub fn live(&self) -> Option<&Entry> {
+        self.entries.get(self.live?)
+    }
+
+    /// Makes another journal of it.
+    #[cfg(test)]
+    pub fn edit(&mut self, change: impl FnOnce(&mut Vec<Entry>)) {
+        let mut entries = std::mem::take(self).entries;
+        change(&mut entries);
+        *self = entries.into();
     }
 }
 

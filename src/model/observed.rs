@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::journal::{Entry, Pin};
+use super::journal::{Entry, Journal, Pin};
 use super::name::NodeName;
 use super::node::MachineId;
 use super::store_path::StorePath;
@@ -119,7 +119,7 @@ pub struct NodeState {
     /// Free bytes on the file system of `/boot`.
     pub free_boot: Option<u64>,
     /// The newest switches, oldest first.
-    pub journal: Vec<Entry>,
+    pub journal: Journal,
     /// A person's say over the node.
     pub pin: Option<Pin>,
 }
@@ -137,7 +137,7 @@ pub struct KernelPair {
 impl NodeState {
     /// The switch that is running on the node, if any.
     pub fn live_switch(&self) -> Option<&Entry> {
-        self.journal.iter().rev().find(|entry| entry.outcome.is_none())
+        self.journal.live()
     }
 }
 

@@ -1,6 +1,7 @@
 //! A revision with its manifest and the outcome of each node's evaluation and build: the desired state.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,8 +28,8 @@ pub struct Release {
 #[serde(rename_all = "camelCase")]
 pub struct NodeRelease {
     /// The declaration: of this revision, or the last good one where this revision's does not evaluate.
-    /// `None` while it evaluates for the first time or never did.
-    pub spec: Option<NodeSpec>,
+    /// `None` while it evaluates for the first time or never did. Shared with every view: a pass copies none of it.
+    pub spec: Option<Arc<NodeSpec>>,
     /// How far this revision's system of the node is.
     pub progress: Progress,
     /// The newest toplevel of this node that was built by an earlier release, kept in force while this one is not ready.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::decision::{Action, Decision, Hold};
 use super::drift::DriftKind;
-use super::journal::{Cause, Outcome};
+use super::journal::{Cause, Journal, Outcome};
 use super::node::{Goal, NodeSpec};
 use super::observed::{Contact, KernelPair, NodeState, Observation};
 use super::packages::PackageDiff;
@@ -66,7 +66,7 @@ fn state(running: StorePath) -> NodeState {
         nix_version: Some("2.24.10".into()),
         free_nix: Some(20 << 30),
         free_boot: None,
-        journal: vec![],
+        journal: Journal::default(),
         pin: None,
     }
 }
@@ -92,7 +92,7 @@ pub(crate) fn in_sync(name: &str) -> NodeView {
             elsewhere: None,
         })),
         in_flight: None,
-        spec: Some(spec),
+        spec: Some(Arc::new(spec)),
     }
 }
 
@@ -217,7 +217,7 @@ pub(crate) fn fleet() -> Snapshot {
         },
         nodes: nodes
             .into_iter()
-            .map(|(name, node)| (name.parse().unwrap(), node))
+            .map(|(name, node)| (name.parse().unwrap(), Arc::new(node)))
             .collect::<BTreeMap<_, _>>(),
     }
 }

@@ -30,8 +30,8 @@ pub struct Snapshot {
     pub ready: Ready,
     /// The source.
     pub source: SourceView,
-    /// Every node of the release.
-    pub nodes: BTreeMap<NodeName, NodeView>,
+    /// Every node of the release. Shared between the loop and all who look: publishing copies none.
+    pub nodes: BTreeMap<NodeName, Arc<NodeView>>,
 }
 
 /// Whether the first full pass is over.
@@ -139,7 +139,7 @@ pub struct NodeView {
     /// The reason, in one sentence.
     pub why: String,
     /// What the deployment declares.
-    pub spec: Option<NodeSpec>,
+    pub spec: Option<Arc<NodeSpec>>,
     /// How far this release's system of the node is.
     pub progress: Progress,
     /// The toplevel the node should run.

@@ -1,6 +1,7 @@
 //! Derivation → system in the store, with a GC root. Decides nothing about order; several nodes may build at a time.
 //!
-//! Nodes that share a derivation need no lock of ours: Nix locks output paths, the second build waits for the first.
+//! Nodes that share a derivation need no lock of ours: Nix locks output paths, the second build waits for the first, and is
+//! made to look every second whether that has ended.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -71,6 +72,10 @@ impl Nix {
         let mut command = self.program("nix-store");
         // The log of what fails is read from Nix afterwards, not picked out of several builds' mingled output.
         command.args(["--realise", "--no-build-output"]);
+        // The systems of a fleet share derivations, and by default a build that waits for another one looks every 5 s.
+        if !self.config.options.contains_key("build-poll-interval") {
+            command.args(["--option", "build-poll-interval", "1"]);
+        }
         command
     }
 

@@ -109,7 +109,7 @@ impl Reply {
                 .map(str::to_owned),
             free_nix: self.optional("free-nix"),
             free_boot: self.optional("free-boot"),
-            journal,
+            journal: journal.into(),
             pin: self.pin(),
         })
     }
@@ -260,7 +260,7 @@ mod tests {
             line("dancing", "-", "B1", "no")
         );
         let state = Reply::parse(text.as_bytes(), "f").unwrap().node_state().unwrap();
-        assert_eq!(state.journal, [entry(&good).unwrap()]);
+        assert_eq!(*state.journal, [entry(&good).unwrap()]);
         assert_eq!(state.generation, Some(3));
     }
 

@@ -110,8 +110,12 @@ impl Link {
                 Self::Ssh(ssh) => ssh.shell(attempt, line, input).await,
             }
         };
+        let began = Instant::now();
         match tokio::time::timeout(deadline, run).await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => {
+                tracing::debug!(%node, attempt, took = ?began.elapsed(), "asked");
+                outcome
+            }
             Err(_) => {
                 // A connection that is silent for so long is not kept for the next try.
                 self.forget().await;

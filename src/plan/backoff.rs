@@ -46,16 +46,19 @@ pub fn delay(failures: u32) -> Duration {
     FIRST.saturating_mul(1 << doublings).min(LONGEST)
 }
 
-/// The failures in a row of `toplevel`, by the node's journal as read at `seen_at` and by the attempts from here.
+/// The failures in a row of `toplevel`: those of the node's journal as read at `seen_at` ([`history::failures`]), and the
+/// attempts from here.
 pub fn failures(
     toplevel: &StorePath,
+    journal: &[&Entry],
     state: &NodeState,
     seen_at: Timestamp,
     attempt: Option<&Attempt>,
 ) -> Option<Failures> {
     let ours = |entry: &Entry| history::ended(entry, state, seen_at);
     // An entry that somebody has to finish for a dead watcher may end after a newer one.
-    let switch = history::failures(toplevel, state)
+    let switch = journal
+        .iter()
         .filter(|entry| !entry.is_final_failure())
         .map(|entry| Failures { count: 1, last: ours(entry), error: sentence(entry) })
         .reduce(|newer, older| newer.and(older));

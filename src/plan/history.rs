@@ -39,19 +39,20 @@ pub fn revision<'a>(toplevel: &StorePath, state: &'a NodeState) -> Option<&'a st
     Some(entry.revision.as_str()).filter(|revision| *revision != "-")
 }
 
-/// The failure because of which this toplevel is not tried again here, if there is one.
-pub fn given_up<'a>(toplevel: &'a StorePath, state: &'a NodeState) -> Option<&'a Entry> {
-    failures(toplevel, state).next().filter(|entry| entry.is_final_failure())
+/// The failure because of which a toplevel with these [`failures`] is not tried again here, if there is one.
+pub fn given_up<'a>(failures: &[&'a Entry]) -> Option<&'a Entry> {
+    failures.first().copied().filter(|entry| entry.is_final_failure())
 }
 
 /// The failed switches to this toplevel since it last succeeded or was forgiven, newest first.
-pub fn failures<'a>(toplevel: &'a StorePath, state: &'a NodeState) -> impl Iterator<Item = &'a Entry> {
+pub fn failures<'a>(toplevel: &StorePath, state: &'a NodeState) -> Vec<&'a Entry> {
     state
         .journal
         .iter()
         .rev()
-        .filter(move |entry| entry.system == *toplevel && entry.outcome.is_some())
+        .filter(|entry| entry.system == *toplevel && entry.outcome.is_some())
         .take_while(|entry| !succeeded(entry) && entry.forgiven == Forgiven::No)
+        .collect()
 }
 
 /// Whether the newest switch was interrupted while profile and boot loader changed, and nobody has mended that yet.

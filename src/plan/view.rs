@@ -5,6 +5,7 @@
 mod why;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -35,23 +36,20 @@ pub struct Pass<'a> {
 }
 
 /// Every node of the release; `previous` are the views of the pass before.
-pub fn node_views(pass: Pass<'_>, previous: &BTreeMap<NodeName, NodeView>) -> BTreeMap<NodeName, NodeView> {
+pub fn node_views(
+    pass: Pass<'_>,
+    previous: &BTreeMap<NodeName, Arc<NodeView>>,
+) -> BTreeMap<NodeName, Arc<NodeView>> {
     let fleet = Fleet::of(pass);
     pass.release
         .nodes
         .iter()
         .filter_map(|(name, node)| {
             let decision = pass.plan.decisions.get(name)?;
-            Some((name.clone(), view(&fleet, name, node, decision, previous.get(name))))
+            let previous = previous.get(name).map(|view| &**view);
+            Some((name.clone(), Arc::new(view(&fleet, name, node, decision, previous))))
         })
         .collect()
-}
-
-/// One node; `None` if it is not in the release. For the whole fleet, [`node_views`] is cheaper.
-pub fn node_view(pass: Pass<'_>, name: &NodeName, previous: Option<&NodeView>) -> Option<NodeView> {
-    let node = pass.release.nodes.get(name)?;
-    let decision = pass.plan.decisions.get(name)?;
-    Some(view(&Fleet::of(pass), name, node, decision, previous))
 }
 
 /// What is found once per pass.
@@ -85,7 +83,7 @@ fn view(
     let desired = target.toplevel;
     let observation = pass.observed.nodes.get(name);
     let state = observation.and_then(|observation| observation.state.as_ref());
-    let drift = observation.and_then(|observation| fresh(observation)).zip(node.spec.as_ref());
+    let drift = observation.and_then(|observation| fresh(observation)).zip(node.spec.as_deref());
     let drift: BTreeSet<DriftKind> =
         drift.map(|(state, spec)| drift::kinds(desired, spec, state)).unwrap_or_default();
     let desired_revision = revision_of(&target, state, pass.release);

@@ -36,7 +36,7 @@ fn what_a_node_says_cannot_break_the_markdown() {
     let mut snapshot = sample::fleet();
     snapshot.nodes.retain(|name, _| name.as_str() == "mail");
     for node in snapshot.nodes.values_mut() {
-        node.why = "a|b\n<img src=x> @everyone".into();
+        std::sync::Arc::make_mut(node).why = "a|b\n<img src=x> @everyone".into();
     }
     let markdown = markdown::render(&Report::of(&snapshot), sample::now());
     assert!(markdown.contains("a\\|b<br>&lt;img src=x&gt; &#64;everyone"), "{markdown}");

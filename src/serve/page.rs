@@ -32,7 +32,8 @@ const TROUBLE: [State; 7] = [
 
 /// The whole page.
 pub fn render(snapshot: &Snapshot, now: Timestamp) -> Markup {
-    let mut nodes: Vec<(&NodeName, &NodeView)> = snapshot.nodes.iter().collect();
+    let mut nodes: Vec<(&NodeName, &NodeView)> =
+        snapshot.nodes.iter().map(|(name, view)| (name, &**view)).collect();
     nodes.sort_by_key(|(name, view)| (rank(view.state), *name));
     html! {
         (DOCTYPE)

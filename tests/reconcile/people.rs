@@ -41,9 +41,10 @@ fn what_git_says_of_a_node_is_heeded_and_what_is_not_touched_is_watched() {
         .wait("both are seen", SOON, |seen| {
             seen["nodes"]["suspended"]["observation"]["state"]["running"] == stray[0].as_str()
                 && is(&seen["nodes"]["report"], "hold", "report-only")
+                // Not yet where it is seen in the middle of it: the profile is set before the system is activated.
+                && seen["nodes"]["report"]["drift"][0] == "diverged"
         })
         .unwrap();
-    assert_eq!(seen["nodes"]["report"]["drift"][0], "diverged");
     let passes = seen["passes"].as_u64();
     fleet.wait("some passes are over", SOON, |seen| seen["passes"].as_u64() > passes.map(|n| n + 8)).unwrap();
     assert_eq!((switches(&fleet, "suspended"), switches(&fleet, "report")), (0, 1));

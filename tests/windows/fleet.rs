@@ -104,7 +104,7 @@ pub fn whole() -> Snapshot {
         let view: NodeView = serde_json::from_value(view).unwrap_or_else(|error| panic!("{name}: {error}"));
         (name.parse().expect("a node name"), view)
     });
-    snapshot.nodes = parsed.collect::<BTreeMap<_, _>>();
+    snapshot.nodes = parsed.map(|(name, view)| (name, std::sync::Arc::new(view))).collect::<BTreeMap<_, _>>();
     snapshot
 }
 

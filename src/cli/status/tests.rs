@@ -40,6 +40,7 @@ fn a_fleet_from_a_file_names_builds_where_it_has_no_commits() {
     snapshot.source.head = None;
     snapshot.source.last_good = None;
     for node in snapshot.nodes.values_mut() {
+        let node = std::sync::Arc::make_mut(node);
         node.desired_revision = None;
         node.running_revision = None;
     }

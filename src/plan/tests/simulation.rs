@@ -57,9 +57,13 @@ impl Simulation {
         for (name, ahead) in &ahead {
             let state =
                 world.observed.nodes.get_mut(name).and_then(|seen| Arc::make_mut(seen).state.as_mut());
-            for entry in state.into_iter().flat_map(|state| &mut state.journal) {
-                entry.started += *ahead;
-                entry.finished = entry.finished.map(|at| at + *ahead);
+            if let Some(state) = state {
+                state.journal.edit(|entries| {
+                    for entry in entries {
+                        entry.started += *ahead;
+                        entry.finished = entry.finished.map(|at| at + *ahead);
+                    }
+                });
             }
         }
         let mut simulation = Self { world, behaviour, ahead, failed: BTreeMap::new(), switches: 0 };
@@ -199,20 +203,19 @@ impl Simulation {
     fn journal(&mut self, name: &NodeName, toplevel: &StorePath, outcome: Outcome, cause: Option<Cause>) {
         let clock = self.world.now + self.ahead.get(name).copied().unwrap_or_default();
         let id = SwitchId::new(self.world.now, self.switches);
-        let state = self.state(name);
-        let waiting = state.journal.iter_mut().rev().find(|entry| entry.outcome.is_none());
-        let entry: &mut Entry = match waiting {
-            Some(entry) if entry.system == *toplevel => entry,
-            Some(_) | None => {
-                state.journal.push(switch("any").entry());
-                let entry = state.journal.last_mut().unwrap();
-                (entry.id, entry.system, entry.started) = (id, toplevel.clone(), clock);
-                entry
-            }
-        };
-        (entry.outcome, entry.cause, entry.finished) = (Some(outcome), cause, Some(clock));
-        let surplus = state.journal.len().saturating_sub(JOURNAL);
-        state.journal.drain(..surplus);
+        self.state(name).journal.edit(|entries| {
+            let waiting = entries.iter().rposition(|entry| entry.outcome.is_none());
+            let waiting = waiting.filter(|at| entries[*at].system == *toplevel);
+            let at = waiting.unwrap_or_else(|| {
+                let new = Entry { id, system: toplevel.clone(), started: clock, ..switch("any").entry() };
+                entries.push(new);
+                entries.len() - 1
+            });
+            let entry = &mut entries[at];
+            (entry.outcome, entry.cause, entry.finished) = (Some(outcome), cause, Some(clock));
+            let surplus = entries.len().saturating_sub(JOURNAL);
+            entries.drain(..surplus);
+        });
     }
 
     /// Reads every node that answers.

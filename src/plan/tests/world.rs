@@ -1,12 +1,13 @@
 //! Builders of small worlds, named for the condition they make: `node("web1").running("old").wants("new")`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::model::decision::{Decision, Plan};
-use crate::model::journal::{Cause, Entry, Forgiven, Outcome, Phase, Pin, PinEnd, SwitchId};
+use crate::model::journal::{Cause, Entry, Forgiven, Journal, Outcome, Phase, Pin, PinEnd, SwitchId};
 use crate::model::manifest::RolloutSpec;
 use crate::model::name::NodeName;
 use crate::model::node::{Goal, NodeSpec, OnDrift};
@@ -112,7 +113,7 @@ pub fn node(name: &str) -> NodeBuilder {
     NodeBuilder {
         name: name.parse().unwrap(),
         node: NodeRelease {
-            spec: Some(serde_json::from_value(spec).unwrap()),
+            spec: Some(Arc::new(serde_json::from_value(spec).unwrap())),
             progress: Progress::Built,
             last_good: None,
         },
@@ -132,7 +133,7 @@ impl NodeBuilder {
         self
     }
     fn spec(mut self, change: impl FnOnce(&mut NodeSpec)) -> Self {
-        change(self.node.spec.as_mut().unwrap());
+        change(Arc::make_mut(self.node.spec.as_mut().unwrap()));
         self
     }
     fn state(mut self, change: impl FnOnce(&mut NodeState)) -> Self {
@@ -162,7 +163,7 @@ impl NodeBuilder {
         self
     }
     pub fn entry(self, entry: SwitchBuilder) -> Self {
-        self.state(|state| state.journal.push(entry.0))
+        self.state(|state| state.journal.edit(|entries| entries.push(entry.0)))
     }
     pub fn failed(self, unit: &str) -> Self {
         self.state(|state| state.failed_units.push(unit.into()))
@@ -260,7 +261,7 @@ fn state(running: &str) -> NodeState {
         nix_version: Some("2.26.3".into()),
         free_nix: Some(1 << 33),
         free_boot: Some(1 << 28),
-        journal: Vec::new(),
+        journal: Journal::default(),
         pin: None,
     }
 }
@@ -290,7 +291,7 @@ pub fn fleet(nodes: impl IntoIterator<Item = NodeBuilder>) -> World {
             let flight = InFlight { toplevel: system("new"), since: at(-4), stage };
             world.observed.in_flight.insert(name.clone(), flight);
         }
-        world.observed.nodes.extend(built.observation.map(|seen| (name.clone(), std::sync::Arc::new(seen))));
+        world.observed.nodes.extend(built.observation.map(|seen| (name.clone(), Arc::new(seen))));
         world.observed.attempts.extend(built.attempt.map(|attempt| (name.clone(), attempt)));
         world.release.nodes.insert(name, built.node);
     }

@@ -188,8 +188,9 @@ impl DeploymentMeter {
 
     fn leave(&mut self) {
         if let Some(phase) = self.phase.take() {
-            let took = self.since.elapsed().as_secs_f64();
-            self.metrics.phase_seconds.with_label_values(&[phase]).observe(took);
+            let took = self.since.elapsed();
+            tracing::debug!(phase, ?took, "left");
+            self.metrics.phase_seconds.with_label_values(&[phase]).observe(took.as_secs_f64());
         }
         self.since = Instant::now();
     }

@@ -243,7 +243,7 @@ impl Node<'_> {
     /// Whether the node has the desired system where its goal wants it; unknown while nothing is desired yet.
     fn in_sync(&self, state: &NodeState) -> Option<bool> {
         let desired = self.view.desired.as_ref()?;
-        let goal = self.view.spec.as_ref().map_or_else(Goal::default, |spec: &NodeSpec| spec.goal);
+        let goal = self.view.spec.as_deref().map_or_else(Goal::default, |spec: &NodeSpec| spec.goal);
         let running = !goal.activates() || state.running == *desired;
         let persisted = !goal.persists() || state.boot_default.as_ref() == Some(desired);
         Some(running && persisted)

@@ -99,6 +99,12 @@ impl Fleet {
         self.lab.ssh_config()
     }
 
+    /// The private key that may log in on every node.
+    #[must_use]
+    pub fn identity(&self) -> PathBuf {
+        self.lab.identity()
+    }
+
     /// Where the controller answers HTTP.
     #[must_use]
     pub fn address(&self) -> String {
@@ -128,12 +134,23 @@ impl Fleet {
     /// A deployment file in the style of nixus: every node with how it is reached, and what `body` says of it.
     #[must_use]
     pub fn deployment(&self, fleet_wide: &str, body: impl Fn(&str) -> String) -> String {
+        self.deployment_of(self.nodes.iter().map(|(name, node)| (name.as_str(), node)), fleet_wide, body)
+    }
+
+    /// The same for these nodes alone, each under the name that the deployment gives it: one machine may have several.
+    #[must_use]
+    pub fn deployment_of<'a>(
+        &self,
+        nodes: impl IntoIterator<Item = (&'a str, &'a Node)>,
+        fleet_wide: &str,
+        body: impl Fn(&str) -> String,
+    ) -> String {
         let mut text = format!(
             "import <driftless> {{ }} ({{ config, lib, ... }}: {{\n  {fleet_wide}\n  defaults = {{ name, ... }}: {{\n    \
              hasFastConnection = true;\n    switchTimeout = lib.mkDefault 20;\n    successTimeout = lib.mkDefault 8;\n    healthTimeout = lib.mkDefault 8;\n    \
              configuration = {{ networking.hostName = lib.mkDefault name; }};\n  }};\n"
         );
-        for (name, node) in &self.nodes {
+        for (name, node) in nodes {
             let _ = writeln!(
                 text,
                 "  nodes.{name} = {{ pkgs, ... }}: {{\n    host = \"root@{}\";\n    hostKeys = [ \"{}\" ];\n    {}\n  }};",
