@@ -1,4 +1,21 @@
 //! The node's switch, on lab nodes: every way it can end, with the journal that the node keeps of it.
+//!
+//! Ways in which a plausible script goes wrong, each once seen on a node, and the test that is red without the remedy:
+//!
+//! | finding | test |
+//! |---|---|
+//! | login shells print before a reply | `worst_case::a_login_with_sudo_noise_and_one_session_is_enough_for_a_whole_deploy` |
+//! | systemd-run says 0 although the program failed | `a_switch_for_another_system_than_the_running_one_is_refused_as_changed` |
+//! | with `--collect`, failed looks like never there | `guard::whatever_ends_the_watcher_the_switch_is_rolled_back` |
+//! | a watcher that is killed leaves the node to itself | `guard::whatever_ends_the_watcher_the_switch_is_rolled_back` |
+//! | a killed unit takes its ExecStopPost along | the same, its first and third way |
+//! | `timeout` leaves children that keep the lock of switch-to-configuration | `an_activation_that_hangs_is_ended_at_its_deadline_and_rolled_back`, `faults::every_fault_of_a_new_system_has_its_outcome` (a child that stays) |
+//! | a polled verdict says accepted and rolls back | `race::of_accept_reject_and_deadline_at_once_one_wins_and_all_are_told_which` |
+//! | sudo writes lines into the journal at each look | `spine::a_look_at_a_node_leaves_no_line_of_sudo_in_its_journal` |
+//! | a half commit is taken for the way back | `spine::a_failing_switch_after_a_half_commit_does_not_go_back_to_the_half` |
+//! | a user holds the lock and keeps switches away | `spine::a_user_of_the_node_can_watch_and_do_nothing_else` |
+//! | a failed redirection of `:` ends the shell without a word | `spine::what_cannot_be_written_down_is_not_begun_and_leaves_nothing` |
+//! | Nix needs the escalation for its daemon (of `nix::copy`) | `nix_copies::an_untrusted_user_needs_signatures_and_escalation_does_without` |
 
 mod clocks;
 mod disturbed;

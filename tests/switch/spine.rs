@@ -132,6 +132,32 @@ async fn a_user_of_the_node_can_watch_and_do_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_look_at_a_node_leaves_no_line_of_sudo_in_its_journal() {
+    let user = User { name: "deployer".into(), sudo: Sudo::WithoutPassword };
+    let bench = Bench::on(&System::new("first"), &Setup { users: vec![user], ..Setup::default() });
+    let node = bench.node(&bench.first, |spec| {
+        spec.host = spec.host.take().map(|host| host.replace("root@", "deployer@"));
+        spec.privilege_escalation_command = vec!["sudo".into()];
+    });
+    let lines = || {
+        bench
+            .machine
+            .enter("journalctl --sync; journalctl -q _COMM=sudo | wc -l")
+            .unwrap()
+            .stdout
+            .trim()
+            .to_owned()
+    };
+    for _ in 0..3 {
+        node.observe(Duration::from_secs(20)).await.unwrap();
+    }
+    assert_eq!(lines(), "0");
+    node.forgive().await.unwrap();
+    assert_ne!(lines(), "0", "what needs root is seen there");
+    node.close().await;
+}
+
+#[tokio::test]
 async fn a_run_directory_that_is_deleted_in_the_middle_lets_nobody_else_in_and_the_switch_ends() {
     let bench = Bench::new("first");
     let system = built(&System::new("second"));
