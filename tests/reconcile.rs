@@ -31,6 +31,11 @@ fn text(text: &str) -> String {
     format!("configuration.lab.text = \"{text}\";")
 }
 
+/// The same on a node that has time: a machine that runs many tests at once may need longer for a login than the rest allows.
+fn patient(text: &str) -> String {
+    format!("switchTimeout = 60; successTimeout = 60; healthTimeout = 60; {}", self::text(text))
+}
+
 fn commit(fleet: &Fleet, message: &str, body: impl Fn(&str) -> String) -> String {
     fleet.commit(message, &[("deployment.nix", &fleet.deployment("", body))]).unwrap()
 }

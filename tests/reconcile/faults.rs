@@ -107,7 +107,7 @@ fn fleet_is(seen: &Value, names: &[&str], commit: &str) -> bool {
 #[test]
 fn a_controller_that_is_woken_a_thousand_times_a_second_answers_and_loses_nothing() {
     let mut fleet = fleet(&["n1"]);
-    let first = commit(&fleet, "first", |_| text("one"));
+    let first = commit(&fleet, "first", |_| patient("one"));
     fleet.start().unwrap();
     fleet.wait_in_sync(&first, SOON).unwrap();
     let pid = fleet.pid().unwrap();
@@ -171,7 +171,7 @@ fn a_clock_that_is_stepped_by_a_year_ends_no_wait_and_makes_none_last() {
     let mut fleet = fleet(&["drifts", "fails", "pinned"]);
     let library = clock_library(&fleet);
     fleet.set_env("LD_PRELOAD", &library.display().to_string());
-    let deployment = fleet.deployment("rollout.healAfter = 60;", |_| text("one"));
+    let deployment = fleet.deployment("rollout.healAfter = 60;", |_| patient("one"));
     let first = fleet.commit("first", &[("deployment.nix", &deployment)]).unwrap();
     fleet.start().unwrap();
     fleet.wait_in_sync(&first, SOON).unwrap();

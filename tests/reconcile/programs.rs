@@ -71,7 +71,7 @@ fn programs_that_hang_are_missing_or_print_rubbish_are_named_and_stop_nothing_el
         .replace("interval = \"2s\"", "interval = \"1s\"\ntimeout = \"8s\"");
     fs::write(fleet.config_file(), short).unwrap();
     programs.spoil("ssh", &format!("hang {}", fleet.nodes["n2"].address()));
-    let first = commit(&fleet, "first", |_| text("one"));
+    let first = commit(&fleet, "first", |_| patient("one"));
     fleet.start().unwrap();
     let seen = fleet
         .wait("ssh hangs for n2 alone", SOON, |seen| {
@@ -84,7 +84,7 @@ fn programs_that_hang_are_missing_or_print_rubbish_are_named_and_stop_nothing_el
     fleet.wait_in_sync(&first, SOON).unwrap();
 
     programs.spoil("git", "hang fetch");
-    let second = commit(&fleet, "second", |_| text("two"));
+    let second = commit(&fleet, "second", |_| patient("two"));
     fleet.wait("git hangs", SOON, |seen| fetch_error(seen).contains("took longer than 3 s")).unwrap();
     programs.spoil("git", "rubbish");
     fleet.wait("git is mad", SOON, |seen| fetch_error(seen).contains("`git --git-dir")).unwrap();

@@ -15,7 +15,7 @@ fn removal(seen: &Value) -> &str {
 /// Commits a deployment without these nodes.
 fn without(fleet: &mut Fleet, names: &[&str], message: &str) -> String {
     let gone: Vec<_> = names.iter().map(|name| fleet.nodes.remove_entry(*name).unwrap()).collect();
-    let commit = commit(fleet, message, |_| text("one"));
+    let commit = commit(fleet, message, |_| patient("one"));
     fleet.nodes.extend(gone);
     commit
 }
@@ -27,7 +27,7 @@ fn names(seen: &Value) -> Vec<&str> {
 #[test]
 fn a_commit_that_takes_most_nodes_away_is_not_followed_until_a_person_allows_exactly_that_commit() {
     let mut fleet = fleet(&["n1", "n2", "n3"]);
-    let deployment = fleet.deployment("rollout.healAfter = 1;", |_| text("one"));
+    let deployment = fleet.deployment("rollout.healAfter = 1;", |_| patient("one"));
     let first = fleet.commit("first", &[("deployment.nix", &deployment)]).unwrap();
     fleet.start().unwrap();
     fleet.wait_in_sync(&first, SOON).unwrap();
@@ -35,7 +35,7 @@ fn a_commit_that_takes_most_nodes_away_is_not_followed_until_a_person_allows_exa
     let disabled = commit(&fleet, "disabled", |name| match name {
         "n1" => "enabled = false;".to_owned(),
         "n2" => "imports = [ { host = lib.mkForce null; } ];".to_owned(),
-        _ => text("two"),
+        _ => patient("two"),
     });
     let seen = fleet.wait("head is blocked", SOON, |seen| !removal(seen).is_empty()).unwrap();
     assert_eq!((head(&seen), names(&seen)), (disabled.as_str(), vec!["n1", "n2", "n3"]));
@@ -82,7 +82,7 @@ fn a_commit_that_takes_most_nodes_away_is_not_followed_until_a_person_allows_exa
 #[test]
 fn nodes_that_do_not_evaluate_are_not_removed_ones() {
     let mut fleet = fleet(&["n1", "n2"]);
-    let first = commit(&fleet, "first", |_| text("one"));
+    let first = commit(&fleet, "first", |_| patient("one"));
     fleet.start().unwrap();
     fleet.wait_in_sync(&first, SOON).unwrap();
     commit(&fleet, "both broken", |_| "configuration = throw \"no such luck\";".to_owned());

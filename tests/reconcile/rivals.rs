@@ -38,7 +38,7 @@ impl Drop for Rival {
 #[test]
 fn two_controllers_and_a_person_on_the_same_nodes_neither_act_twice_at_once_nor_fight_for_ever() {
     let mut fleet = fleet(&["n1", "n2"]);
-    let first = commit(&fleet, "first", |_| format!("{} configuration.lab.faults.slow = 1;", text("one")));
+    let first = commit(&fleet, "first", |_| format!("{} configuration.lab.faults.slow = 1;", patient("one")));
     let rival = Rival::start(&fleet, "main");
     fleet.start().unwrap();
     fleet.wait_in_sync(&first, SOON).unwrap();
@@ -52,7 +52,7 @@ fn two_controllers_and_a_person_on_the_same_nodes_neither_act_twice_at_once_nor_
 
     // Now they want different things of n1.
     fleet.git(&["checkout", "-q", "-b", "rival"]).unwrap();
-    commit(&fleet, "theirs", |_| text("theirs"));
+    commit(&fleet, "theirs", |_| patient("theirs"));
     fleet.git(&["checkout", "-q", "main"]).unwrap();
     let _rival = Rival::start(&fleet, "rival");
     let contested = |seen: &Value| {

@@ -42,7 +42,7 @@ fn a_state_directory_that_is_full_or_read_only_is_said_and_the_nodes_are_healed_
     let mut fleet = fleet(&["n1"]);
     let disk = Disk::mount(&fleet.state(), "8m");
     let ballast = disk.fill();
-    let deployment = |text: &str| fleet.deployment("rollout.healAfter = 1;", |_| super::text(text));
+    let deployment = |text: &str| fleet.deployment("rollout.healAfter = 1;", |_| patient(text));
     let (one, two, three) = (deployment("one"), deployment("two"), deployment("three"));
     let first = fleet.commit("first", &[("deployment.nix", &one)]).unwrap();
     let refused = fleet.driftless(&["run"]).unwrap();
@@ -81,12 +81,12 @@ fn a_state_directory_that_is_full_or_read_only_is_said_and_the_nodes_are_healed_
 #[test]
 fn a_state_directory_that_is_deleted_under_the_controller_or_full_of_rubbish_is_made_anew() {
     let mut fleet = fleet(&["n1"]);
-    let first = commit(&fleet, "first", |_| text("one"));
+    let first = commit(&fleet, "first", |_| patient("one"));
     fleet.start().unwrap();
     fleet.wait_in_sync(&first, SOON).unwrap();
     // The controller may be writing into it.
     while fs::remove_dir_all(fleet.state()).is_err() {}
-    let second = commit(&fleet, "second", |_| text("two"));
+    let second = commit(&fleet, "second", |_| patient("two"));
     fleet.wait_in_sync(&second, SOON).unwrap();
     assert_eq!(fleet.stop().unwrap(), Some(0));
 
@@ -105,7 +105,7 @@ fn a_state_directory_that_is_deleted_under_the_controller_or_full_of_rubbish_is_
     }
     fleet.start().unwrap();
     fleet.wait_in_sync(&second, SOON).unwrap();
-    let third = commit(&fleet, "third", |_| text("three"));
+    let third = commit(&fleet, "third", |_| patient("three"));
     fleet.wait_in_sync(&third, SOON).unwrap();
     assert_eq!(switches(&fleet, "n1"), 3);
     assert_eq!(fleet.stop().unwrap(), Some(0));
