@@ -24,13 +24,14 @@ export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) * 2 )))
 # What nodes with another systemd, OpenSSH and Nix (those of Debian 13) could change. The Nix side then also runs with that Nix.
 newer := switch:: nix_copies:: reconcile::a_commit_becomes_the_fleet
 
-.PHONY: help build demo test test-newer fuzz lint deps
+.PHONY: help build demo bench test test-newer fuzz lint deps
 
 help:
 	@echo 'make demo         a fleet of three lab nodes, from the first commit to healed drift; KEEP=1 keeps it up'
 	@echo 'make test         every test, those on lab nodes included'
 	@echo 'make fuzz         feeds every parser to a fuzzer, SECONDS=60 each; needs a nightly Rust'
 	@echo 'make faults       N=200 SEED=...: random faults on a fleet of five lab nodes, and what must hold whatever happens'
+	@echo 'make bench        what it costs, measured on 20 lab nodes, as one table'
 	@echo 'make lint         formatting, clippy, shellcheck, promtool'
 	@echo 'make build        the driftless binary, optimised'
 	@echo 'make deps         installs what all of these need'
@@ -70,6 +71,12 @@ faults:
 	@tests/deps.sh demo
 	cargo build -p driftless --bin driftless
 	@N=$(N) SEED=$(SEED) cargo run --quiet -p driftless-faults
+
+# Ends with code 0 also where a target is missed: a benchmark, not a test.
+bench:
+	@tests/deps.sh bench
+	cargo bench --bench plan
+	cargo bench --bench fleet
 
 lint:
 	@tests/deps.sh lint

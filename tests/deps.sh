@@ -37,11 +37,13 @@ $nodes" ;;
 $nodes
 $logins
 $base" ;;
+    bench) needs="$needs
+$nodes" ;;
     lint) needs="$needs
 $lint" ;;
     fuzz) needs="$needs
 $fuzzing" ;;
-    *) echo "deps.sh: what is '$job'? jobs are build, demo, test, lint and fuzz" >&2 && exit 64 ;;
+    *) echo "deps.sh: what is '$job'? jobs are build, demo, test, bench, lint and fuzz" >&2 && exit 64 ;;
   esac
 done
 

@@ -47,7 +47,7 @@ pub fn measure(world: &World, table: &mut Table) -> Result<()> {
             let root = paths(world, &format!("{} {run}", far.as_millis()))?;
             let options = format!("-F {} -S {}", world.fleet.ssh_config().display(), socket.display());
             let mut copy = world.program("nix");
-            copy.env("NIX_SSHOPTS", options).args(["copy", "--no-check-sigs", "--to"]);
+            copy.env("NIX_SSHOPTS", options).args(["copy", "--quiet", "--no-check-sigs", "--to"]);
             copy.arg(format!("ssh-ng://root@{}", hand.address())).arg(root.as_str());
             let began = Instant::now();
             world.require(copy)?;
@@ -73,7 +73,7 @@ pub fn measure(world: &World, table: &mut Table) -> Result<()> {
     }
     runtime.block_on(node.close());
     let mut ssh = world.program("ssh");
-    ssh.arg("-S").arg(&socket).args(["-O", "exit", &hand.address().to_string()]);
+    ssh.args(["-q", "-S"]).arg(&socket).args(["-O", "exit", &hand.address().to_string()]);
     world.require(ssh).map(drop)
 }
 

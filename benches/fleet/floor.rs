@@ -78,7 +78,7 @@ impl Drop for Floor<'_> {
     fn drop(&mut self) {
         for (name, node) in self.world.by_hand() {
             let mut ssh = self.world.program("ssh");
-            ssh.arg("-S").arg(self.socket(name)).args(["-O", "exit", &node.address().to_string()]);
+            ssh.args(["-q", "-S"]).arg(self.socket(name)).args(["-O", "exit", &node.address().to_string()]);
             let _ = self.world.require(ssh);
         }
     }

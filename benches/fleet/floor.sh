@@ -10,7 +10,7 @@ drv=$(nix-instantiate "$deployment" -A "config.nodes.$node.configuration.system.
 step evaluate
 system=$(nix-store --realise "$drv" 2>/dev/null)
 step realise
-NIX_SSHOPTS="-F $config -S $socket" nix copy --no-check-sigs --to "ssh-ng://root@$address" "$system"
+NIX_SSHOPTS="-F $config -S $socket" nix copy --quiet --no-check-sigs --to "ssh-ng://root@$address" "$system"
 step copy
 $kept "$system/bin/switch-to-configuration" test >/dev/null
 step test

@@ -41,6 +41,7 @@ fn run() -> Result<()> {
         commit::measure(&mut world, &mut table)?;
     }
     if wanted("rest") {
+        commit::settle(&mut world)?;
         rest::measure(&world, &mut table)?;
     }
     world.stop()?;
@@ -51,6 +52,9 @@ fn run() -> Result<()> {
     if wanted("crowd") {
         crowd::measure(&mut world, &mut table)?;
     }
+    table.note(
+        "The original nixus is not among these: its script needs the programs of a real nixpkgs.".into(),
+    );
     println!("\n{}", table.text());
     eprintln!("took {:.0?}", began.elapsed());
     Ok(())

@@ -261,3 +261,20 @@ fn a_node_that_left_the_release_still_takes_its_room() {
     world.release.nodes.remove(&"gone".parse().unwrap());
     assert_eq!(world.max_in_flight(1).words(), ["in-flight-limit"]);
 }
+
+#[test]
+fn ten_thousand_nodes_with_full_journals_are_decided_in_a_moment() {
+    let full = |number: u32| {
+        let name = format!("n{number}").parse().unwrap();
+        let node =
+            node("n").named(name).running("old").wants(if number.is_multiple_of(2) { "old" } else { "new" });
+        (0..20).fold(node, |node, _| node.entry(switch("old")))
+    };
+    let world = fleet((0..10_000).map(full));
+    let began = std::time::Instant::now();
+    let plan = world.plan();
+    // A fraction of this even unoptimised and on a busy machine; work that grows with the square takes minutes. The real
+    // figure is that of `make bench`.
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+    assert_eq!(plan.decisions.len(), 10_000);
+}
