@@ -177,7 +177,7 @@ impl Lookout {
         let declared = watched.spec.way();
         let Look { way, outcome, aside } = look;
         if let Ok(state) = &outcome
-            && ways::is_it(watched.spec.machine_id.as_ref(), state)
+            && ways::proves(watched.spec.machine_id.as_ref(), state)
             && self.ways.get(name) != Some(&way)
         {
             tracing::info!(node = %name, %way, "answers");

@@ -20,10 +20,26 @@ pub fn is_it(machine: Option<&MachineId>, state: &NodeState) -> bool {
     machine.is_none_or(|expected| state.machine_id.as_ref() == Some(expected))
 }
 
+/// Whether an answer makes a way the one that answered last, and the one before forgotten. In the middle of a switch it
+/// does not: the node may yet go back to where it came from.
+pub fn proves(machine: Option<&MachineId>, state: &NodeState) -> bool {
+    is_it(machine, state) && state.live_switch().is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::tests::world::machine;
+    use crate::plan::tests::world::{machine, switch};
+
+    #[test]
+    fn an_answer_in_the_middle_of_a_switch_proves_no_way() {
+        let mut state = machine('a');
+        let expected = state.machine_id.clone();
+        assert!(proves(None, &state) && proves(expected.as_ref(), &state));
+        assert!(!proves(machine('b').machine_id.as_ref(), &state));
+        state.journal.push(switch("new").live().entry());
+        assert!(!proves(None, &state));
+    }
 
     #[test]
     fn a_node_is_where_it_is_declared_as_soon_as_it_answers_there() {
