@@ -168,13 +168,16 @@ impl Node {
             // Nothing of the script came, and what stands before its shell has failed.
             let no_root = !escalation.is_empty() && output.code != 0 && !stderr.starts_with("sh: ");
             match source {
-                FrameError::NoFrame { noise } if no_root => {
+                FrameError::NoFrame { ref noise } if no_root => {
                     let destination = self.link().destination().to_owned();
-                    let said = [stderr, noise].into_iter().find(|said| !said.is_empty());
+                    let said = [stderr, noise.clone()].into_iter().find(|said| !said.is_empty());
                     let said = said.unwrap_or_else(|| format!("exit code {}", output.code));
                     NodeError::NoRoot { node, attempt, command: escalation.join(" "), destination, said }
                 }
-                source => NodeError::Frame { node, attempt, stderr, source },
+                FrameError::NoFrame { .. }
+                | FrameError::CutShort { .. }
+                | FrameError::Missing { .. }
+                | FrameError::Wrong { .. } => NodeError::Frame { node, attempt, stderr, source },
             }
         })?;
         match reply.get("error") {

@@ -37,7 +37,7 @@ mod tests {
         let expected = state.machine_id.clone();
         assert!(proves(None, &state) && proves(expected.as_ref(), &state));
         assert!(!proves(machine('b').machine_id.as_ref(), &state));
-        state.journal.push(switch("new").live().entry());
+        state.journal.edit(|entries| entries.push(switch("new").live().entry()));
         assert!(!proves(None, &state));
     }
 
