@@ -21,6 +21,7 @@ mod clocks;
 mod disturbed;
 mod faults;
 mod guard;
+mod power;
 mod race;
 mod scenario;
 mod spine;

@@ -6,20 +6,24 @@ use driftless_lab::{Fault, Lab, Node, Setup, System};
 
 const RACE_SH: &str = include_str!("race.sh");
 
+/// Both scripts, on /run: gone after each boot.
+pub fn furnish(node: &Node) {
+    std::fs::create_dir_all(node.path("/run/lab")).unwrap();
+    std::fs::write(node.path("/run/lab/switch.sh"), SWITCH_SH).unwrap();
+    std::fs::write(node.path("/run/lab/race.sh"), RACE_SH).unwrap();
+}
+
 /// Nodes that have both scripts and these systems.
 fn nodes(lab: &Lab, count: usize, systems: &[String]) -> Vec<Node> {
     let setup = Setup { store: systems.to_vec(), ..Setup::default() };
     let nodes: Vec<Node> =
         (0..count).map(|n| lab.node_with(&format!("n{n}"), &systems[0], &setup).unwrap()).collect();
-    for node in &nodes {
-        std::fs::create_dir_all(node.path("/run/lab")).unwrap();
-        std::fs::write(node.path("/run/lab/switch.sh"), SWITCH_SH).unwrap();
-        std::fs::write(node.path("/run/lab/race.sh"), RACE_SH).unwrap();
-    }
+    nodes.iter().for_each(furnish);
     nodes
 }
 
-fn race(node: &Node, words: &str) -> String {
+/// Calls the node's half.
+pub fn race(node: &Node, words: &str) -> String {
     let said = node.enter(&format!("sh /run/lab/race.sh {words}")).unwrap();
     assert!(said.success() && !said.stdout.contains("FAILED"), "{words}: {said:?}");
     said.stdout

@@ -1,4 +1,6 @@
-# What the races of race.rs are made of, for one node's shell. $1 says which; the script under test is /run/lab/switch.sh.
+#!/bin/sh
+# Drives the script under test, /run/lab/switch.sh, on a node itself, where the moments are closest: the races of race.rs, and
+# the switches of power.rs up to the phase in which the power goes. $1 says which.
 set -u
 PATH=/run/current-system/sw/bin:$PATH
 J=/var/lib/driftless-node/switches
@@ -6,9 +8,10 @@ L=/run/driftless-node
 mkdir -p /run/lab
 fail() { echo "FAILED: $*"; exit 1; }
 
-start_one() { # ID SYSTEM HEALTH_TIMEOUT
+start_one() { # ID SYSTEM HEALTH_TIMEOUT [GOAL]
+  mkdir -p $L
   cp /run/lab/switch.sh "$L/start-$1.sh"
-  sh "$L/start-$1.sh" f start "$1" "$2" "expected=$(readlink -f /run/current-system)" "nonce=n" goal=test revision=- asker=race \
+  sh "$L/start-$1.sh" f start "$1" "$2" "expected=$(readlink -f /run/current-system)" "nonce=n" "goal=${4:-test}" revision=- asker=race \
     switch-timeout=60 contact-timeout=60 "health-timeout=$3" ignore-failed=no ignore-units= last-resort=none ssh-from=
 }
 
@@ -117,7 +120,52 @@ switches() { # NUMBER SYSTEM
   echo "${stands%% *}"
 }
 
+# A switch that stays in this phase; somebody takes the power away then.
+begin() { # PHASE SYSTEM
+  id=20261122T000000Z-00000001
+  start_one "$id" "$2" 600 switch >/run/lab/start
+  grep -q "started $id" /run/lab/start || fail "$(cat /run/lab/start)"
+  case $1 in
+    health | committing)
+      await_word "$L/$id/phase" contact
+      sh "$J/$id/switch.sh" f contact "$id" n '192.0.2.1 1 192.0.2.2 22' | grep -qx 'contact made' || fail contact
+      ;;
+  esac
+  if [ "$1" = committing ]; then
+    await_word "$L/$id/phase" health
+    sh "$J/$id/switch.sh" f accept "$id" n | grep -qx 'verdict accept' || fail accept
+  fi
+  await_word "$L/$id/phase" "$1"
+  case $1 in
+    # Until it is really in the middle of it.
+    testing | committing | rolling-back)
+      tries=0
+      until tail -n 1 /var/log/lab-switch.log | grep -qE ' (test|boot) .* (start|boot loader hangs)$'; do
+        tries=$((tries + 1))
+        [ $tries -lt 300 ] || fail "$(cat /var/log/lab-switch.log)"
+        sleep 0.1
+      done
+      ;;
+  esac
+  sync
+}
+
+# A switch that everybody agrees to.
+succeed() { # SYSTEM
+  id=20261122T000000Z-00000002
+  start_one "$id" "$1" 600 switch >/run/lab/start
+  grep -q "started $id" /run/lab/start || fail "$(cat /run/lab/start)"
+  await_word "$L/$id/phase" contact
+  sh "$J/$id/switch.sh" f contact "$id" n '192.0.2.1 1 192.0.2.2 22' | grep -qx 'contact made' || fail contact
+  await_word "$L/$id/phase" health
+  sh "$J/$id/switch.sh" f accept "$id" n | grep -qx 'verdict accept' || fail accept
+  await_word "$L/$id/phase" finished
+  grep -q 'finished.succeeded' "$J/$id/summary" || fail "$(cat "$J/$id/summary")"
+}
+
 case $1 in
+  begin) begin "$2" "$3" ;;
+  succeed) succeed "$2" ;;
   starts) starts "$2" "$3" ;;
   verdicts) verdicts "$2" "$3" ;;
   switches) switches "$2" "$3" ;;
