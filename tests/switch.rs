@@ -23,6 +23,7 @@ mod faults;
 mod guard;
 mod power;
 mod race;
+mod scarcity;
 mod scenario;
 mod spine;
 mod worst_case;

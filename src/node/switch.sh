@@ -168,6 +168,7 @@ finish() { # OUTCOME CAUSE DETAIL
   FINISHED=$(date +%s)
   PHASE=finished
   note "$OUTCOME${CAUSE:+ ($CAUSE)}${DETAIL:+: $DETAIL}"
+  rm -f "$ENTRY/reserve"
   write_summary
   keep_log
   put_or_remove "$LIVE/$ID/phase" finished
@@ -337,6 +338,25 @@ stc() { # SYSTEM ACTION
   note "switch-to-configuration $2: $RC"
 }
 
+# The same, where giving up would leave the node half-way: somebody else's switch-to-configuration, or what an activation has
+# left behind, may hold the lock. All waits together last no longer than one switch-to-configuration may, and end as soon
+# as somebody has switched the node to something else.
+BUSY_SINCE=''
+stc_in_turn() { # SYSTEM ACTION
+  turn_running=$(running)
+  stc "$1" "$2"
+  while is_busy && [ "$(running)" = "$turn_running" ]; do
+    now
+    [ -n "$BUSY_SINCE" ] || BUSY_SINCE=$NOW
+    [ $((NOW - BUSY_SINCE)) -lt "$SWITCH_TIMEOUT" ] || return
+    sleep 1
+    stc "$1" "$2"
+  done
+}
+
+# Older ones have an exit code for it; since nixpkgs 24.11 it is one of the many meanings of 1.
+is_busy() { [ "$RC" = 11 ] || { [ "$RC" = 1 ] && log_says 'could not acquire lock'; }; }
+
 stc_start() { # SYSTEM ACTION
   # The lock's descriptor is closed: a daemon that activation leaves behind must not hold our lock.
   timeout -k 5 60 systemd-run --quiet --collect --no-ask-password --service-type=exec --unit="$unit" \
@@ -448,7 +468,9 @@ ssh-units $SSH_UNITS
 started $STARTED
 boot $BOOT" || return 1
   # Given back for the rollback: a unit cannot be started on a full /run.
-  head -c 262144 /dev/zero >"$LIVE/$ID/reserve"
+  head -c 262144 /dev/zero >"$LIVE/$ID/reserve" || return 1
+  # Given back for the last word: after the next boot only /var can tell how it ended.
+  head -c 16384 /dev/zero >"$ENTRY/reserve"
 }
 
 root_systems() {
@@ -558,13 +580,12 @@ activate() {
       roll_back units "$fresh"
       ;;
     100) untouched needs-reboot 'switch-to-configuration: a reboot is needed (exit 100)' ;;
-    11) untouched busy "the lock of switch-to-configuration is taken" ;;
     deadline) roll_back deadline "switch-to-configuration test did not end within $SWITCH_TIMEOUT s" ;;
     killed) roll_back killed "switch-to-configuration test was killed; $(last_words)" ;;
     unstarted) untouched killed "switch-to-configuration test could not be started; $(last_words)" ;;
     *)
-      # Since nixpkgs 24.11 both end with 1, which says many things; before it does anything in all cases.
-      if [ "$RC" = 1 ] && log_says 'could not acquire lock'; then untouched busy 'the lock of switch-to-configuration is taken'; fi
+      # Both come before it does anything.
+      if is_busy; then untouched busy 'the lock of switch-to-configuration is taken'; fi
       if [ "$RC" = 1 ] && log_says 'pre-switch checks failed'; then untouched check "$(last_words)"; fi
       roll_back activation "switch-to-configuration test: exit code $RC; $(last_words)"
       ;;
@@ -572,7 +593,10 @@ activate() {
   exit 0
 }
 
-log_says() { tail -n 30 "$LOG" 2>/dev/null | grep -qi "$1"; }
+# The last switch-to-configuration.
+log_says() {
+  tail -n 60 "$LOG" 2>/dev/null | sed -n 'H; / driftless: .*\/bin\/switch-to-configuration /h; ${ g; p; }' | grep -qi "$1"
+}
 last_words() { grep -v ' driftless: ' "$LOG" 2>/dev/null | tail -n 3; }
 
 # Nothing was activated: there is nothing to undo, unless it was after all.
@@ -687,7 +711,7 @@ make_default() { # SYSTEM -> SAID
     SAID="nix-env could not set the profile; $(last_words)"
     return 1
   fi
-  stc "$1" boot
+  stc_in_turn "$1" boot
   if [ "$RC" != 0 ]; then
     SAID="switch-to-configuration boot: $RC; $(last_words)"
     return 1
@@ -701,35 +725,44 @@ make_default() { # SYSTEM -> SAID
 
 restore_profile() {
   [ -n "$PROFILE_BEFORE" ] || return 0
+  # Somebody else's since.
+  case $(boot_default) in "$SYSTEM" | "$PROFILE_BEFORE") ;; *) return 0 ;; esac
   make_default "$PROFILE_BEFORE"
 }
 
 # --- rollback -------------------------------------------------------------------------------------------------------
 
 roll_back() { # CAUSE DETAIL
-  case $(running) in
-    "$SYSTEM" | "$PREVIOUS") ;;
-    /nix/store/*)
-      finish interfered foreign "$(running) runs; nothing was touched. First: $2"
-      return
-      ;;
-    *) note 'no system is the current one' ;;
-  esac
+  if ! is_ours; then
+    finish interfered foreign "$(running) runs; nothing was touched. First: $2"
+    return
+  fi
   CAUSE=$1
   DETAIL=$(short "$2")
   rm -f "$LIVE/$ID/reserve"
   enter rolling-back
   # The previous system ran here a moment ago: its own checks have no say in getting back to it.
   NO_CHECK=1
-  if reactivate || { sleep 1 && reactivate; }; then
+  if reactivate || { sleep 1 && is_ours && reactivate; }; then
     repair_contact "${AFTER_ROLLBACK:-rolled-back}" "$1" "$2"
+  elif ! is_ours; then
+    finish interfered foreign "$(running) runs since the rollback began. First: $2"
   else
     repair_contact rollback-failed "$1" "$2; re-activating $PREVIOUS: $RC; $(last_words)"
   fi
 }
 
+# Nobody else has switched the node to a system of theirs.
+is_ours() {
+  case $(running) in
+    "$SYSTEM" | "$PREVIOUS") return 0 ;;
+    /nix/store/*) return 1 ;;
+    *) note 'no system is the current one' ;;
+  esac
+}
+
 reactivate() {
-  stc "$PREVIOUS" test
+  stc_in_turn "$PREVIOUS" test
   case $RC in
     0 | 4) [ "$(running)" = "$PREVIOUS" ] ;;
     *) return 1 ;;

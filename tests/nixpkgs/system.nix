@@ -34,6 +34,7 @@
 #     stopDbus             D-Bus is stopped
 #     fillDisk = PATH      fills the file system that holds PATH, with PATH/.lab-fill
 #     leaveChild = SECONDS leaves a child in a session of its own that keeps the lock
+#     leaveUnit = SECONDS leaves a unit that takes the lock next and keeps it so long
 #     exit = CODE          switch and test exit with CODE at once, with the real messages for 11 and 100
 #     inhibitor = VALUE    switch-inhibitors differ from those of systems with another value: the pre-switch check fails (1)
 #     preSwitchCheckFails  exit code 1, unless NIXOS_NO_CHECK=1

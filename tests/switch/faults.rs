@@ -45,6 +45,8 @@ fn as_the_new_system(fault: &Fault) -> Scenario {
         }
         // What it leaves behind ends with its unit, and so does its hold on the lock.
         Fault::LeaveChild(_) => plain(SUCCEEDED),
+        // Nothing of ours reaches what is in another unit: its hold on the lock is waited for.
+        Fault::LeaveUnit(_) => plain(SUCCEEDED).logs("switch-to-configuration boot: 11"),
         Fault::Slow(_) | Fault::PanicAtBoot | Fault::StopDbus => plain(SUCCEEDED),
         Fault::Exit(_) => plain(back(Cause::Activation).says("exit code 3")),
         Fault::Inhibitor(_) => plain(back(Cause::NeedsReboot).says("dbus")).logs_not("phase testing"),
@@ -77,6 +79,7 @@ fn as_the_previous_system(fault: &Fault) -> Option<Scenario> {
         Fault::UnitFails => plain(went_back).logs("switch-to-configuration test: 4"),
         Fault::DropRoute
         | Fault::LeaveChild(_)
+        | Fault::LeaveUnit(_)
         | Fault::Slow(_)
         | Fault::StopDbus
         | Fault::PreSwitchCheckFails => plain(went_back),
@@ -108,6 +111,7 @@ fn as_the_next_boot(fault: &Fault) -> Scenario {
         | Fault::DropAddress
         | Fault::FillDisk(_)
         | Fault::LeaveChild(_)
+        | Fault::LeaveUnit(_)
         | Fault::Slow(_)
         | Fault::Exit(_)
         | Fault::Inhibitor(_)

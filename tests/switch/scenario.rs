@@ -110,6 +110,7 @@ pub struct Scenario {
     in_phase: Option<(Phase, Act)>,
     after: Option<Act>,
     end: End,
+    refused: Option<&'static str>,
     log: Vec<&'static str>,
     not_in_log: Vec<&'static str>,
 }
@@ -127,6 +128,7 @@ impl Scenario {
             in_phase: None,
             after: None,
             end,
+            refused: None,
             log: Vec::new(),
             not_in_log: Vec::new(),
         }
@@ -172,6 +174,12 @@ impl Scenario {
     /// Done to the node when the switch has ended, before it is looked at.
     pub fn after(mut self, act: Act) -> Scenario {
         self.after = Some(act);
+        self
+    }
+
+    /// It must not even begin, for this reason.
+    pub fn refused(mut self, words: &'static str) -> Scenario {
+        self.refused = Some(words);
         self
     }
 
@@ -265,21 +273,37 @@ impl Cast<'_> {
             act(&self.machine);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let entry = runtime.block_on(self.deploy(scenario)).unwrap_or_else(|error| {
-            panic!("{}\n{}", driftless::error_chain::error_chain(&error), self.log());
-        });
+        let ended = runtime.block_on(self.deploy(scenario));
         if let Some(act) = scenario.after {
             act(&self.machine);
         }
+        match (ended, scenario.refused) {
+            (Ok(entry), None) => self.assert_end(&entry, &scenario.end),
+            (Ok(entry), Some(words)) => panic!("not refused because of {words:?}, but {entry:#?}"),
+            (Err(error), Some(words)) => {
+                let said = driftless::error_chain::error_chain(&error);
+                assert!(said.contains(words), "not refused because of {words:?}, but: {said}");
+            }
+            (Err(error), None) => {
+                panic!("{}\n{}", driftless::error_chain::error_chain(&error), self.log())
+            }
+        }
         let end = &scenario.end;
+        self.machine.assert_sound(&[self.path(end.runs)], &[self.path(end.boots)]).unwrap_or_else(|error| {
+            panic!("{error:?}");
+        });
+        self.assert_log(scenario);
+    }
+
+    fn assert_end(&self, entry: &Entry, end: &End) {
         let as_expected = entry.outcome == Some(end.outcome)
             && (entry.cause == end.cause || entry.cause.is_some() && entry.cause == end.or)
             && entry.detail.contains(end.words)
             && entry.phase == Phase::Finished;
         assert!(as_expected, "not {end:?}, but {entry:#?}\n{}", self.log());
-        self.machine.assert_sound(&[self.path(end.runs)], &[self.path(end.boots)]).unwrap_or_else(|error| {
-            panic!("{error:?}");
-        });
+    }
+
+    fn assert_log(&self, scenario: &Scenario) {
         let log = self.log();
         for words in &scenario.log {
             assert!(log.contains(words), "the log says nothing of {words:?}:\n{log}");

@@ -30,6 +30,8 @@ pub enum Fault {
     FillDisk(String),
     /// Leaves a child in its own session that keeps switch-to-configuration's lock for so many seconds.
     LeaveChild(u32),
+    /// Leaves a unit behind that takes switch-to-configuration's lock next and keeps it for so many seconds.
+    LeaveUnit(u32),
     /// Takes so many seconds before it activates.
     Slow(u32),
     /// `test` and `switch` do nothing and exit with this code; 11 and 100 say what the real ones say.
@@ -67,7 +69,8 @@ impl Fault {
             Fault::DropRoute => Fault::DropAddress,
             Fault::DropAddress => Fault::FillDisk("/run".to_owned()),
             Fault::FillDisk(_) => Fault::LeaveChild(600),
-            Fault::LeaveChild(_) => Fault::Slow(1),
+            Fault::LeaveChild(_) => Fault::LeaveUnit(4),
+            Fault::LeaveUnit(_) => Fault::Slow(1),
             Fault::Slow(_) => Fault::Exit(3),
             Fault::Exit(_) => Fault::Inhibitor("dbus".to_owned()),
             Fault::Inhibitor(_) => Fault::PreSwitchCheckFails,
@@ -94,6 +97,7 @@ impl Fault {
             Fault::DropAddress => ("dropAddress", on()),
             Fault::FillDisk(path) => ("fillDisk", path.clone()),
             Fault::LeaveChild(seconds) => ("leaveChild", seconds.to_string()),
+            Fault::LeaveUnit(seconds) => ("leaveUnit", seconds.to_string()),
             Fault::Slow(seconds) => ("slow", seconds.to_string()),
             Fault::Exit(code) => ("exit", code.to_string()),
             Fault::Inhibitor(name) => ("inhibitor", name.clone()),
@@ -114,6 +118,7 @@ pub struct System {
     name: Option<String>,
     kernel: Option<String>,
     interface: Option<String>,
+    lock: Option<String>,
     packages: Vec<Value>,
     units: Vec<(String, String)>,
     etc: Vec<(String, String)>,
@@ -153,6 +158,13 @@ impl System {
     #[must_use]
     pub fn init_interface(mut self, version: &str) -> System {
         self.interface = Some(version.to_owned());
+        self
+    }
+
+    /// Its switch-to-configuration is as since nixpkgs 24.11: where somebody holds the lock it exits with 1, not 11.
+    #[must_use]
+    pub fn newer_switch(mut self) -> System {
+        self.lock = Some("ng".to_owned());
         self
     }
 
@@ -225,7 +237,12 @@ impl System {
             "etc": pairs(&self.etc),
             "faults": Value::Object(faults.collect()),
         });
-        for (key, value) in [("name", &self.name), ("kernel", &self.kernel), ("interface", &self.interface)] {
+        for (key, value) in [
+            ("name", &self.name),
+            ("kernel", &self.kernel),
+            ("interface", &self.interface),
+            ("lock", &self.lock),
+        ] {
             if let Some(value) = value {
                 argument[key] = json!(value);
             }

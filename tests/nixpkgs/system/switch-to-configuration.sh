@@ -177,6 +177,10 @@ repair() {
 
 do_harm() {
   if fault leaveChild; then setsid sleep "$(value leaveChild)" >/dev/null 2>&1 </dev/null & fi
+  if fault leaveUnit; then
+    systemd-run --quiet --collect "$toplevel/sw/bin/flock" /run/nixos/switch-to-configuration.lock \
+      "$toplevel/sw/bin/sleep" "$(value leaveUnit)"
+  fi
   if fault fillDisk; then
     place=$(value fillDisk)
     fallocate -l "$(($(stat -f -c '%a * %S' "$place")))" "$place/.lab-fill"
@@ -226,7 +230,10 @@ if [ "$action" = dry-activate ]; then
   finish 0
 fi
 
-if fault slow; then sleep "$(value slow)"; fi
+if fault slow; then
+  log "slow"
+  sleep "$(value slow)"
+fi
 result=0
 echo "activating the configuration..."
 "$toplevel/activate" || result=2

@@ -36,9 +36,17 @@ impl Node {
     /// Leaves no free byte on `/nix` or `/var`.
     pub fn fill(&self, file_system: &str) -> Result<()> {
         let place = self.path(file_system);
-        let used = require(bounded(COMMAND, "df").arg("--output=used").arg("-B1").arg(&place))?;
-        let used = used.lines().last().unwrap_or_default().trim().to_owned();
-        self.resize(file_system, &used)
+        let mut tries = 0;
+        loop {
+            let used = require(bounded(COMMAND, "df").arg("--output=used").arg("-B1").arg(&place))?;
+            let used = used.lines().last().unwrap_or_default().trim().to_owned();
+            let resized = self.resize(file_system, &used);
+            tries += 1;
+            // Who wrote in between has made that size too small.
+            if resized.is_ok() || tries == 20 {
+                return resized;
+            }
+        }
     }
 
     /// Gives back what [`Node::fill`] took.
