@@ -12,7 +12,7 @@ start_one() { # ID SYSTEM HEALTH_TIMEOUT [GOAL]
   mkdir -p $L
   cp /run/lab/switch.sh "$L/start-$1.sh"
   sh "$L/start-$1.sh" f start "$1" "$2" "expected=$(readlink -f /run/current-system)" "nonce=n" "goal=${4:-test}" revision=- asker=race \
-    switch-timeout=60 contact-timeout=60 "health-timeout=$3" ignore-failed=no ignore-units= last-resort=none ssh-from=
+    "switch-timeout=${SWITCH_TIMEOUT:-60}" contact-timeout=60 "health-timeout=$3" ignore-failed=no ignore-units= last-resort=none ssh-from=
 }
 
 await_word() { # FILE WORD
@@ -123,6 +123,8 @@ switches() { # NUMBER SYSTEM
 # A switch that stays in this phase; somebody takes the power away then.
 begin() { # PHASE SYSTEM
   id=20261122T000000Z-00000001
+  # A boot loader that hangs is what the next switch waits for, too.
+  [ "$1" != committing ] || SWITCH_TIMEOUT=8
   start_one "$id" "$2" 600 switch >/run/lab/start
   grep -q "started $id" /run/lab/start || fail "$(cat /run/lab/start)"
   case $1 in
@@ -140,7 +142,7 @@ begin() { # PHASE SYSTEM
     # Until it is really in the middle of it.
     testing | committing | rolling-back)
       tries=0
-      until tail -n 1 /var/log/lab-switch.log | grep -qE ' (test|boot) .* (start|boot loader hangs)$'; do
+      until tail -n 1 /var/log/lab-switch.log | grep -qE ' (test|boot) .* (slow|boot loader hangs)$'; do
         tries=$((tries + 1))
         [ $tries -lt 300 ] || fail "$(cat /var/log/lab-switch.log)"
         sleep 0.1
@@ -153,7 +155,12 @@ begin() { # PHASE SYSTEM
 # A switch that everybody agrees to.
 succeed() { # SYSTEM
   id=20261122T000000Z-00000002
-  start_one "$id" "$1" 600 switch >/run/lab/start
+  tries=0
+  # The one before is ended first, which may take a while.
+  while start_one "$id" "$1" 600 switch >/run/lab/start; grep -q 'refused unfinished' /run/lab/start; do
+    tries=$((tries + 1))
+    [ $tries -lt 30 ] || fail "$(cat /run/lab/start)"
+  done
   grep -q "started $id" /run/lab/start || fail "$(cat /run/lab/start)"
   await_word "$L/$id/phase" contact
   sh "$J/$id/switch.sh" f contact "$id" n '192.0.2.1 1 192.0.2.2 22' | grep -qx 'contact made' || fail contact
