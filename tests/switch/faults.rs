@@ -36,13 +36,14 @@ fn as_the_new_system(fault: &Fault) -> Scenario {
         Fault::KillSsh | Fault::DropAddress => deaf(back(Cause::Contact)).logs("phase rolling-back"),
         // The controller is a neighbour on the same network: it needs no default route.
         Fault::DropRoute => plain(SUCCEEDED),
-        // Neither contact nor verdict can be written down, unless some page is found for it.
-        Fault::FillDisk(_) => {
-            plain(back(Cause::Silence).or(Cause::Contact)).after(give_space_back).tune(|spec| {
+        // Contact and verdict can be written down only where some page is found for them; rolled back it is in any case.
+        Fault::FillDisk(_) => plain(back(Cause::Silence).or(&[Cause::Contact, Cause::Rejected]))
+            .after(give_space_back)
+            .tune(|spec| {
                 spec.success_timeout = Duration::from_secs(10);
                 spec.health_timeout = Duration::from_secs(6);
-            })
-        }
+                spec.health_checks.units = vec!["never.service".into()];
+            }),
         // What it leaves behind ends with its unit, and so does its hold on the lock.
         Fault::LeaveChild(_) => plain(SUCCEEDED),
         // Nothing of ours reaches what is in another unit: its hold on the lock is waited for.

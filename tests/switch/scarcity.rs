@@ -36,9 +36,17 @@ fn a_way_back_that_is_gone_is_said_and_the_reboot_finds_another() {
             back(Cause::Activation).outcome(Outcome::RollbackFailed).runs(Which::New).says("re-activating"),
         )
         .when(Phase::Testing, take_away),
-        Scenario::new("shut", shut(), back(Cause::Contact).or(Cause::Units).says("rebooting into"))
+        Scenario::new("shut", shut(), back(Cause::Contact).or(&[Cause::Units]).says("rebooting into"))
             .tune(|spec| spec.success_timeout = Duration::from_secs(4))
             .when(Phase::Testing, shut_and_take_away)
             .after(|node| node.wait_for_boot(2).unwrap()),
     ]);
+}
+
+#[test]
+fn a_store_that_cannot_be_written_to_is_refused_before_anything_happens() {
+    play(&[Scenario::new("/nix read-only before", System::new("second"), back(Cause::Commit))
+        .before(|node| on(node, "mount -o remount,bind,ro /nix"))
+        .after(|node| on(node, "mount -o remount,bind,rw /nix"))
+        .refused("root")]);
 }

@@ -39,8 +39,8 @@ pub struct End {
     pub outcome: Outcome,
     /// The journal's cause.
     pub cause: Option<Cause>,
-    /// Another cause that is as right.
-    pub or: Option<Cause>,
+    /// Other causes that are as right.
+    pub or: &'static [Cause],
     /// What runs then.
     pub runs: Which,
     /// What profile and boot loader start then.
@@ -50,21 +50,15 @@ pub struct End {
 }
 
 /// It runs and boots the new system.
-pub const SUCCEEDED: End = End {
-    outcome: Outcome::Succeeded,
-    cause: None,
-    or: None,
-    runs: Which::New,
-    boots: Which::New,
-    words: "",
-};
+pub const SUCCEEDED: End =
+    End { outcome: Outcome::Succeeded, cause: None, or: &[], runs: Which::New, boots: Which::New, words: "" };
 
 /// It runs and boots what it did before, because of this.
 pub const fn back(cause: Cause) -> End {
     End {
         outcome: Outcome::RolledBack,
         cause: Some(cause),
-        or: None,
+        or: &[],
         runs: Which::Previous,
         boots: Which::Previous,
         words: "",
@@ -77,9 +71,9 @@ impl End {
         End { outcome, ..self }
     }
 
-    /// Or with this cause, where it is a matter of luck.
-    pub const fn or(self, cause: Cause) -> End {
-        End { or: Some(cause), ..self }
+    /// Or with one of these causes, where it is a matter of luck.
+    pub const fn or(self, causes: &'static [Cause]) -> End {
+        End { or: causes, ..self }
     }
 
     /// With another running system.
@@ -297,7 +291,7 @@ impl Cast<'_> {
 
     fn assert_end(&self, entry: &Entry, end: &End) {
         let as_expected = entry.outcome == Some(end.outcome)
-            && (entry.cause == end.cause || entry.cause.is_some() && entry.cause == end.or)
+            && (entry.cause == end.cause || entry.cause.is_some_and(|cause| end.or.contains(&cause)))
             && entry.detail.contains(end.words)
             && entry.phase == Phase::Finished;
         assert!(as_expected, "not {end:?}, but {entry:#?}\n{}", self.log());
