@@ -58,6 +58,7 @@ fn state(node: u32) -> NodeState {
         machine_id: None,
         clock: Some(now()),
         uptime: 86_400,
+        staged: None,
         boot_default: Some(running.clone()),
         booted: Some(running.clone()),
         running,

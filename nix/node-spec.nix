@@ -17,5 +17,5 @@ node: toplevel:
     switchTimeout successTimeout healthTimeout ignoreFailingSystemdUnits ignoreUnits
     privilegeEscalationCommand buildOnTarget machineId lastResort;
   healthChecks = { inherit (node.healthChecks) units commands; };
-  reboot = { inherit (node.reboot) policy; };
+  reboot = { inherit (node.reboot) policy unproven; };
 }

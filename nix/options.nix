@@ -73,7 +73,7 @@ in
       "Whether being unreachable is a fault (`always`) or ordinary, as for a laptop (`intermittent`).";
 
     goal = option (types.enum [ "switch" "boot" "test" ]) "switch"
-      "What a deployment does: activate and make it the boot default, only the boot default, or only activate.";
+      "What a deployment does: activate, prove and make it the boot default; prove it at the next reboot; or only activate.";
 
     onDrift = option (types.enum [ "heal" "report" ]) "heal"
       "Whether a node that is not what Git says is brought back, or only reported.";
@@ -127,6 +127,10 @@ in
         This version only reports that a reboot is required.
       '';
     };
+    reboot.unproven = flag false ''
+      With `goal = "boot"` a system is booted once, and made the boot default when it has proven itself. Whether it is made
+      the default without proof where the boot loader cannot boot a system once.
+    '';
 
     lastResort = option (types.enum [ "reboot" "none" ]) "reboot"
       "What a node does that stays out of reach after a rollback. `none` for disks that need a passphrase at boot.";

@@ -14,9 +14,11 @@
 //!    can cure, and from where it answers ([`ways`]). A node that is in sync is in sync, suspended or not.
 //! 5. *Does a person want it left alone?* Suspended, pinned.
 //! 6. *Has it been tried?* Given up, backoff ([`backoff`]).
-//! 7. *Is it drift?* If the wanted system is the one that was installed last, somebody took the node away from it:
+//! 7. *Was it booted once?* Then its proof is all that is missing, and what people asked for: pins and `healAfter` do not
+//!    hold it back. Before the reboot the node waits for that.
+//! 8. *Is it drift?* If the wanted system is the one that was installed last, somebody took the node away from it:
 //!    `onDrift` and `healAfter` apply. Everything else is a new release and acts at once.
-//! 8. *Is there room?* At most `maxInFlight` nodes switch at once, first by name. Re-attaching never waits for room.
+//! 9. *Is there room?* At most `maxInFlight` nodes switch at once, first by name. Re-attaching never waits for room.
 
 pub mod backoff;
 pub mod drift;
@@ -119,6 +121,7 @@ fn boundary(decision: &Decision) -> Option<Timestamp> {
             | Hold::ReportOnly
             | Hold::InFlightLimit { .. }
             | Hold::Elsewhere { .. }
+            | Hold::AwaitingReboot
             | Hold::RebootRequired
             | Hold::Degraded { .. } => None,
         },
@@ -161,9 +164,21 @@ impl<'a> Question<'a> {
         }
         let (spec, toplevel) = self.wanted()?;
         self.differs(spec, toplevel, seen)?;
-        self.released_by_people(spec, toplevel, seen)?;
+        if let Some(reason) = &spec.suspended {
+            return Err(Hold::Suspended { reason: reason.clone() }.into());
+        }
+        if seen.state.staged.as_ref() == Some(toplevel) {
+            return Err(Hold::AwaitingReboot.into());
+        }
+        let to_be_proven = history::is_to_be_proven(toplevel, seen.state);
+        if !to_be_proven {
+            self.released_by_people(toplevel, seen)?;
+        }
         self.may_be_tried(toplevel, seen)?;
-        self.may_be_healed(spec, toplevel, seen)?;
+        // A system that only waits for a reboot is no drift by somebody's hand, but what Git wanted before.
+        if !to_be_proven && seen.state.staged.is_none() {
+            self.may_be_healed(spec, toplevel, seen)?;
+        }
         Ok(Action::Deploy {
             toplevel: toplevel.clone(),
             expected: seen.state.running.clone(),
@@ -251,15 +266,7 @@ impl<'a> Question<'a> {
         Err(Decision::InSync)
     }
 
-    fn released_by_people(
-        &self,
-        spec: &NodeSpec,
-        toplevel: &StorePath,
-        seen: Seen<'_>,
-    ) -> Result<(), Decision> {
-        if let Some(reason) = &spec.suspended {
-            return Err(Hold::Suspended { reason: reason.clone() }.into());
-        }
+    fn released_by_people(&self, toplevel: &StorePath, seen: Seen<'_>) -> Result<(), Decision> {
         let Some(pin) = &seen.state.pin else { return Ok(()) };
         if pin::holds(&pin.until, toplevel, seen.state, seen.at, self.now) {
             return Err(Hold::Pinned {

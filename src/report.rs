@@ -225,6 +225,9 @@ fn after_hold(name: &NodeName, hold: &Hold) -> String {
         Hold::GivenUp { cause: Some(Cause::NeedsReboot), .. } => {
             format!("`driftless deploy --on {name} --goal boot` and a reboot install it.")
         }
+        Hold::GivenUp { cause: Some(Cause::UnprovenBoot), .. } => {
+            format!("`driftless deploy --on {name} --goal boot --unproven` installs it without proof.")
+        }
         Hold::GivenUp { .. } => format!("It is retried on a new commit or `driftless retry {name}`."),
         Hold::Backoff { until, .. } => format!("It is tried again at {}.", clock(*until)),
         Hold::Busy { .. } => "It goes on when the other switch has ended.".into(),
@@ -235,6 +238,9 @@ fn after_hold(name: &NodeName, hold: &Hold) -> String {
         Hold::InFlightLimit { .. } => "Its turn comes when another node is done.".into(),
         Hold::Elsewhere { .. } => {
             "Nothing until it answers where it is declared; until then it is worked on where it is.".into()
+        }
+        Hold::AwaitingReboot => {
+            "The next reboot boots it once; it becomes the boot default when it has proven itself.".into()
         }
         Hold::RebootRequired => "It is what Git says after a reboot.".into(),
         Hold::Degraded { .. } => format!("Nothing by itself; see `driftless ssh {name}`."),

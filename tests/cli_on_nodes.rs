@@ -235,3 +235,38 @@ fn a_node_goes_back_to_a_system_that_is_no_longer_here() {
     assert_eq!(back.code, 0, "{back:?}");
     assert_eq!(fleet.nodes[0].running().unwrap(), first);
 }
+
+#[test]
+fn a_system_that_only_a_reboot_can_start_is_rebooted_into_and_kept_if_it_is_well() {
+    let first = System::new("first").build().unwrap();
+    let only_by_reboot = |text: &str| System::new(text).init_interface("3");
+    let good = only_by_reboot("good").build().unwrap();
+    let bad = only_by_reboot("bad").fault(Fault::PanicAtBoot).build().unwrap();
+    let fleet = Fleet::new(&["good", "bad"], &first);
+    let release = fleet.release(&[&good, &bad]);
+    let release = release.to_str().unwrap();
+
+    let refused = fleet.say(&["deploy", "--release", release, "--on", "good"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    let status = fleet.say(&["status", "--release", release, "--on", "good"]);
+    assert!(status.out.contains("`driftless deploy --on good --goal boot`"), "{status:?}");
+
+    let staged = fleet.say(&["deploy", "--release", release, "--on", "good", "--goal", "boot"]);
+    assert!(staged.code == 0 && staged.out.contains("good  staged"), "{staged:?}");
+    assert_eq!(fleet.nodes[0].loader_default().unwrap(), first);
+    let status = fleet.say(&["status", "--release", release, "--on", "good"]);
+    assert!(status.out.contains("good  held") && status.out.contains("boots it once"), "{status:?}");
+
+    let deployed = fleet.say(&["deploy", "--release", release, "--goal", "boot", "--reboot"]);
+    assert_eq!(deployed.code, 1, "{deployed:?}");
+    assert!(
+        deployed.out.contains("good  deployed") && deployed.out.contains("bad   did not boot"),
+        "{deployed:?}"
+    );
+    assert_eq!([0, 1].map(|n| fleet.nodes[n].running().unwrap()), [good.clone(), first.clone()]);
+    assert_eq!([0, 1].map(|n| fleet.nodes[n].loader_default().unwrap()), [good.clone(), first.clone()]);
+    let status = fleet.say(&["status", "--release", release]);
+    assert!(status.out.contains("did not come up when it was to be booted once"), "{status:?}");
+    let back = fleet.say(&["rollback", "--release", release, "--on", "good"]);
+    assert!(back.err.contains("only a reboot can start this system"), "{back:?}");
+}

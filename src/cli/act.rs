@@ -14,12 +14,12 @@ use super::direct::Direct;
 use super::ending::{Ending, Endings};
 use super::progress::Progress;
 use crate::error_chain::error_chain;
-use crate::model::journal::{Outcome, PIN_FOR, Pin, PinEnd};
+use crate::model::journal::{Entry, Outcome, PIN_FOR, Pin, PinEnd};
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::observed::{NodeState, Stage};
 use crate::model::store_path::StorePath;
-use crate::node::{Node, Order};
+use crate::node::{Node, NodeError, Order};
 
 /// A verb that acts on nodes.
 #[derive(Debug)]
@@ -89,8 +89,7 @@ impl Acting {
         // Never closed; without a permit the switch would merely be one too many.
         let _permit = self.limit.acquire().await;
         self.progress.say(name, "connecting");
-        let via = self.via.as_ref().map(|address| spec.way().at(address));
-        let node = match self.here.node_via(name, spec, via.as_ref()) {
+        let node = match self.node(name, spec) {
             Ok(node) => node,
             Err(error) => return Ending::of_error(name, error),
         };
@@ -128,27 +127,43 @@ impl Acting {
         if let Err(error) = node.pin(&pin).await {
             return Ending::of_error(name, error);
         }
-        let (sender, stages) = watch::channel(Stage::Preparing);
-        let deploy = async {
-            let ended = node.deploy(&self.here.nix, &order, &sender).await;
-            drop(sender);
-            ended
-        };
-        let (ended, ()) = tokio::join!(deploy, self.progress.follow(name, stages));
-        let ending = match ended {
+        let ending = match self.watched(node, &order).await {
             Ok(entry) => Ending::of_entry(&entry, done),
             Err(error) => Ending::of_error(name, error),
         };
-        match &ending {
-            Ending::Done { .. } => {}
-            // Nothing of the person's is on the node: the controller may go on.
-            Ending::Left { .. } | Ending::Failed { .. } => {
-                if let Err(error) = node.unpin().await {
-                    tracing::warn!(node = %name, "the pin stays: {}", error_chain(&error));
-                }
+        unpin_unless_done(node, &ending).await;
+        ending
+    }
+}
+
+/// Where nothing of the person's is on the node, the controller may go on.
+pub async fn unpin_unless_done(node: &Node, ending: &Ending) {
+    match ending {
+        Ending::Done { .. } | Ending::Staged => {}
+        Ending::Left { .. } | Ending::Failed { .. } => {
+            if let Err(error) = node.unpin().await {
+                tracing::warn!(node = %node.name(), "the pin stays: {}", error_chain(&error));
             }
         }
-        ending
+    }
+}
+
+impl Acting {
+    /// The way to a node; nothing is connected yet.
+    pub fn node(&self, name: &NodeName, spec: &NodeSpec) -> Result<Node, NodeError> {
+        let via = self.via.as_ref().map(|address| spec.way().at(address));
+        self.here.node_via(name, spec, via.as_ref())
+    }
+
+    /// Deploys, and shows how far it is.
+    pub async fn watched(&self, node: &Node, order: &Order) -> Result<Entry, NodeError> {
+        let (sender, stages) = watch::channel(Stage::Preparing);
+        let deploy = async {
+            let ended = node.deploy(&self.here.nix, order, &sender).await;
+            drop(sender);
+            ended
+        };
+        tokio::join!(deploy, self.progress.follow(node.name(), stages)).0
     }
 }
 

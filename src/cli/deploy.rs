@@ -3,6 +3,8 @@
 //! Nodes do not wait for each other, except for `rollout.maxInFlight` switches at a time. What happens on a node is
 //! the node's decision; this verb only asks, shows and reports.
 
+mod trial;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ use crate::model::node::{self, NodeSpec};
 use crate::model::observed::NodeState;
 use crate::model::release::{NodeRelease, Progress as Built, Release};
 use crate::node::Order;
+use crate::plan::drift;
 
 /// Arguments of `deploy`.
 #[derive(Debug, clap::Args)]
@@ -36,6 +39,12 @@ pub struct Args {
     /// its address, port, host key or user
     #[arg(long, value_name = "ADDRESS")]
     pub via: Option<String>,
+    /// Reboot each node whose system waits for that, and have the system proven
+    #[arg(long)]
+    pub reboot: bool,
+    /// With the goal `boot`, where the boot loader cannot boot a system once: make it the default without proof
+    #[arg(long)]
+    pub unproven: bool,
     /// Say why, for a controller that is kept off the nodes for an hour
     #[arg(long, value_name = "TEXT", default_value = "deployed by hand")]
     pub reason: String,
@@ -46,7 +55,7 @@ pub struct Args {
 pub enum Goal {
     /// Activate now and make it the boot default once proven
     Switch,
-    /// Make it the boot default only
+    /// Boot it once at the next reboot, and make it the boot default once proven
     Boot,
     /// Activate now, never make it the boot default
     Test,
@@ -73,9 +82,14 @@ pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
         bail!("--via is the way to one node: name it with --on");
     }
     let acting = Arc::new(Acting { via: args.via, ..acting(here, &release, args.reason) });
-    let endings = acting
-        .each(release.nodes, |acting, name, node| one(acting, name, node, args.goal, revision.clone()))
-        .await;
+    let asked = Asked {
+        goal: args.goal.map(node::Goal::from),
+        waiting: if args.reboot { Waiting::Reboot } else { Waiting::Leave },
+        proof: if args.unproven { Proof::Waived } else { Proof::AsDeclared },
+        revision,
+    };
+    let endings =
+        acting.each(release.nodes, |acting, name, node| one(acting, name, node, asked.clone())).await;
     ending::conclude(&endings)
 }
 
@@ -86,20 +100,49 @@ pub fn acting(here: Arc<Direct>, release: &Release, reason: String) -> Acting {
     Acting { here, progress, limit, asker: act::asker(), reason, via: None }
 }
 
-async fn one(
-    acting: Arc<Acting>,
-    name: NodeName,
-    node: NodeRelease,
-    goal: Option<Goal>,
+/// What is asked of every node.
+#[derive(Debug, Clone)]
+struct Asked {
+    goal: Option<node::Goal>,
+    waiting: Waiting,
+    proof: Proof,
     revision: String,
-) -> Ending {
-    let spec = match built(&acting, &name, node).await {
+}
+
+/// What is done about a node whose system waits for a reboot.
+#[derive(Debug, Clone, Copy)]
+enum Waiting {
+    Leave,
+    Reboot,
+}
+
+/// Whether a system may become the boot default without proof where the boot loader cannot boot it once.
+#[derive(Debug, Clone, Copy)]
+enum Proof {
+    AsDeclared,
+    Waived,
+}
+
+async fn one(acting: Arc<Acting>, name: NodeName, node: NodeRelease, asked: Asked) -> Ending {
+    let mut spec = match built(&acting, &name, node).await {
         Ok(spec) => spec,
         Err(ending) => return ending,
     };
-    let goal = goal.map_or(spec.goal, node::Goal::from);
-    let asker = acting.asker.clone();
-    acting.switch(&name, &spec, "deployed", |state| wish(&spec, state, goal, revision, asker)).await
+    match asked.proof {
+        Proof::AsDeclared => {}
+        Proof::Waived => Arc::make_mut(&mut spec).reboot.unproven = true,
+    }
+    let goal = asked.goal.unwrap_or(spec.goal);
+    let (asker, revision) = (acting.asker.clone(), asked.revision.clone());
+    let ending =
+        acting.switch(&name, &spec, "deployed", |state| wish(&spec, state, goal, revision, asker)).await;
+    match (&ending, asked.waiting) {
+        (Ending::Staged, Waiting::Reboot) => trial::run(&acting, &name, &spec, asked.revision).await,
+        (
+            Ending::Staged | Ending::Done { .. } | Ending::Left { .. } | Ending::Failed { .. },
+            Waiting::Leave | Waiting::Reboot,
+        ) => ending,
+    }
 }
 
 /// The declaration of a node whose system is built, or how it ended before.
@@ -127,9 +170,10 @@ pub async fn built(acting: &Acting, name: &NodeName, node: NodeRelease) -> Resul
 
 /// What a deployment by a person wants of a node: the system, unless the node has it already.
 fn wish(spec: &NodeSpec, state: &NodeState, goal: node::Goal, revision: String, asker: String) -> Wish {
-    let runs = !goal.activates() || state.running == spec.toplevel;
-    let boots = !goal.persists() || state.boot_default.as_ref() == Some(&spec.toplevel);
-    if runs && boots {
+    if !goal.activates() && state.staged.as_ref() == Some(&spec.toplevel) {
+        return Wish::Nothing(Ending::Staged);
+    }
+    if drift::is_installed(&spec.toplevel, goal, state) {
         return Wish::Nothing(Ending::Done { word: "in sync", detail: String::new() });
     }
     let order =

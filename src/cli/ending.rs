@@ -25,6 +25,8 @@ pub enum Ending {
         /// More, for example "boots it next time".
         detail: String,
     },
+    /// As it was asked for, and the rest needs a reboot.
+    Staged,
     /// Nothing had to be done, or nothing may be done.
     Left {
         /// Why.
@@ -87,6 +89,7 @@ impl Ending {
         let failed = |word| Self::Failed { word, why: why.clone(), log: Log::OnNode };
         match entry.outcome {
             Some(Outcome::Succeeded) => Self::Done { word: done, detail: entry.detail.clone() },
+            Some(Outcome::Staged) => Self::Staged,
             Some(Outcome::RolledBack) => failed("rolled back"),
             Some(Outcome::RollbackFailed) => failed("rollback failed"),
             Some(Outcome::CommitFailed) => failed("commit failed"),
@@ -99,6 +102,7 @@ impl Ending {
     fn word(&self) -> (&'static str, Style) {
         match self {
             Self::Done { word, .. } => (word, AnsiColor::Green.on_default()),
+            Self::Staged => ("staged", AnsiColor::Yellow.on_default()),
             Self::Left { .. } => ("left alone", AnsiColor::Yellow.on_default()),
             Self::Failed { word, .. } => (word, AnsiColor::Red.on_default()),
         }
@@ -107,6 +111,7 @@ impl Ending {
     fn why(&self) -> &str {
         match self {
             Self::Done { detail, .. } => detail,
+            Self::Staged => "the next reboot boots it once; it becomes the default when it has proven itself",
             Self::Left { why } | Self::Failed { why, .. } => why,
         }
     }
@@ -116,7 +121,7 @@ impl Ending {
         let (word, _) = self.word();
         let line = if self.why().is_empty() { word.to_owned() } else { format!("{word}: {}", self.why()) };
         match self {
-            Self::Done { .. } | Self::Left { .. } => progress.end(name, Ended::Well, &line),
+            Self::Done { .. } | Self::Staged | Self::Left { .. } => progress.end(name, Ended::Well, &line),
             Self::Failed { .. } => progress.end(name, Ended::Badly, &line),
         }
     }
@@ -149,7 +154,7 @@ fn complaint(endings: &Endings) -> Option<String> {
     let failures: Vec<String> = endings
         .iter()
         .filter_map(|(name, (ending, _))| match ending {
-            Ending::Done { .. } | Ending::Left { .. } => None,
+            Ending::Done { .. } | Ending::Staged | Ending::Left { .. } => None,
             Ending::Failed { word, why, log: Log::OnNode } => {
                 Some(format!("{name} {word}: {why}; see `driftless logs {name}`"))
             }

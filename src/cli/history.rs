@@ -82,7 +82,7 @@ pub fn outcome(entry: &Entry) -> Cell {
     };
     let color = match outcome {
         Outcome::Succeeded => AnsiColor::Green,
-        Outcome::Interfered | Outcome::Interrupted => AnsiColor::Yellow,
+        Outcome::Staged | Outcome::Interfered | Outcome::Interrupted => AnsiColor::Yellow,
         Outcome::RolledBack | Outcome::RollbackFailed | Outcome::CommitFailed => AnsiColor::Red,
     };
     Cell::styled(outcome.as_str().replace('-', " "), color.on_default())

@@ -221,6 +221,9 @@ async fn perform(
 fn report(outcome: &Result<Entry, NodeError>) {
     match outcome {
         Ok(entry) if entry.outcome == Some(Outcome::Succeeded) => tracing::info!(id = %entry.id, "succeeded"),
+        Ok(entry) if entry.outcome == Some(Outcome::Staged) => {
+            tracing::info!(id = %entry.id, "staged: the next reboot boots it once");
+        }
         Ok(entry) => tracing::warn!(
             id = %entry.id,
             outcome = entry.outcome.map(Outcome::as_str),

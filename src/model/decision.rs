@@ -189,6 +189,8 @@ pub enum Hold {
         /// Why not where it is declared.
         error: String,
     },
+    /// The next boot starts the right system, once: it becomes the default when it has proven itself then.
+    AwaitingReboot,
     /// Right system, but only a reboot starts it or its kernel.
     RebootRequired,
     /// Right system, but units have failed.
@@ -200,7 +202,7 @@ pub enum Hold {
 
 impl Hold {
     /// Every reason's word, for metrics that must exist at 0.
-    pub const REASONS: [&'static str; 20] = [
+    pub const REASONS: [&'static str; 21] = [
         "no-host",
         "not-observed",
         "unreachable",
@@ -219,6 +221,7 @@ impl Hold {
         "heal-delay",
         "in-flight-limit",
         "elsewhere",
+        "awaiting-reboot",
         "reboot-required",
         "degraded",
     ];
@@ -246,6 +249,7 @@ impl Hold {
             Self::HealDelay { .. } => "heal-delay",
             Self::InFlightLimit { .. } => "in-flight-limit",
             Self::Elsewhere { .. } => "elsewhere",
+            Self::AwaitingReboot => "awaiting-reboot",
             Self::RebootRequired => "reboot-required",
             Self::Degraded { .. } => "degraded",
         }

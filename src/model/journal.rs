@@ -39,6 +39,8 @@ impl SwitchId {
 pub enum Phase {
     /// Pre-switch checks.
     Checking,
+    /// The boot loader is being told to boot the system once.
+    Staging,
     /// `switch-to-configuration test` runs.
     Testing,
     /// Waits for a new login.
@@ -55,8 +57,9 @@ pub enum Phase {
 
 impl Phase {
     /// Every phase, in order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Checking,
+        Self::Staging,
         Self::Testing,
         Self::Contact,
         Self::Health,
@@ -69,6 +72,7 @@ impl Phase {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Checking => "checking",
+            Self::Staging => "staging",
             Self::Testing => "testing",
             Self::Contact => "contact",
             Self::Health => "health",
@@ -85,6 +89,9 @@ impl Phase {
 pub enum Outcome {
     /// The node runs the new system and, unless the goal was `test`, boots it.
     Succeeded,
+    /// The boot loader starts the system at the next boot only; nothing else has changed. Stays the outcome when it was
+    /// booted: its proof is another switch.
+    Staged,
     /// The node runs its previous system again.
     RolledBack,
     /// The previous system could not be re-activated.
@@ -99,8 +106,9 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Succeeded,
+        Self::Staged,
         Self::RolledBack,
         Self::RollbackFailed,
         Self::CommitFailed,
@@ -112,6 +120,7 @@ impl Outcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
+            Self::Staged => "staged",
             Self::RolledBack => "rolled-back",
             Self::RollbackFailed => "rollback-failed",
             Self::CommitFailed => "commit-failed",
@@ -145,6 +154,12 @@ pub enum Cause {
     Busy,
     /// Only a reboot can start this system (switch inhibitor, exit 100).
     NeedsReboot,
+    /// The boot loader cannot boot a system once.
+    UnprovenBoot,
+    /// It was to be booted once, and the node came back with another system.
+    DidNotBoot,
+    /// It waited for a reboot when another switch began.
+    Superseded,
     /// The watcher was killed or the machine went down.
     Killed,
     /// Somebody else switched the node meanwhile.
@@ -153,7 +168,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Check,
         Self::Activation,
         Self::Units,
@@ -164,6 +179,9 @@ impl Cause {
         Self::Commit,
         Self::Busy,
         Self::NeedsReboot,
+        Self::UnprovenBoot,
+        Self::DidNotBoot,
+        Self::Superseded,
         Self::Killed,
         Self::Foreign,
     ];
@@ -181,6 +199,9 @@ impl Cause {
             Self::Commit => "commit",
             Self::Busy => "busy",
             Self::NeedsReboot => "needs-reboot",
+            Self::UnprovenBoot => "unproven-boot",
+            Self::DidNotBoot => "did-not-boot",
+            Self::Superseded => "superseded",
             Self::Killed => "killed",
             Self::Foreign => "foreign",
         }
@@ -196,8 +217,10 @@ impl Cause {
             | Self::Contact
             | Self::Rejected
             | Self::Commit
-            | Self::NeedsReboot => true,
-            Self::Silence | Self::Busy | Self::Killed | Self::Foreign => false,
+            | Self::NeedsReboot
+            | Self::UnprovenBoot
+            | Self::DidNotBoot => true,
+            Self::Superseded | Self::Silence | Self::Busy | Self::Killed | Self::Foreign => false,
         }
     }
 
@@ -214,6 +237,9 @@ impl Cause {
             Self::Commit => "profile or boot loader could not be changed",
             Self::Busy => "another switch-to-configuration was running",
             Self::NeedsReboot => "only a reboot can start this system",
+            Self::UnprovenBoot => "it would be booted without proof",
+            Self::DidNotBoot => "did not come up when it was to be booted once",
+            Self::Superseded => "another switch came before the reboot",
             Self::Killed => "the switch was interrupted",
             Self::Foreign => "somebody else switched the node meanwhile",
         }
@@ -255,7 +281,10 @@ impl Entry {
     /// why it rolled back, it counts as such: a person looks before it happens again.
     pub fn is_final_failure(&self) -> bool {
         match self.outcome {
-            None | Some(Outcome::Succeeded | Outcome::Interfered | Outcome::Interrupted) => false,
+            None
+            | Some(Outcome::Succeeded | Outcome::Staged | Outcome::Interfered | Outcome::Interrupted) => {
+                false
+            }
             Some(Outcome::RolledBack) => self.cause.is_none_or(Cause::is_deterministic),
             Some(Outcome::RollbackFailed | Outcome::CommitFailed) => true,
         }

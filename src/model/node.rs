@@ -114,7 +114,7 @@ pub enum Goal {
     /// Activate now and make it the boot default once proven.
     #[default]
     Switch,
-    /// Make it the boot default only; it runs after the next reboot.
+    /// Do not activate it: the next reboot boots it once, and it becomes the boot default once proven.
     Boot,
     /// Activate now, never make it the boot default.
     Test,
@@ -184,6 +184,9 @@ pub struct Reboot {
     /// When the node may be rebooted.
     #[serde(default)]
     pub policy: RebootPolicy,
+    /// Where the boot loader cannot boot a system once, `goal = "boot"` makes it the default without proof.
+    #[serde(default)]
+    pub unproven: bool,
 }
 
 /// When a node may be rebooted by driftless.

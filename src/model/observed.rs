@@ -104,6 +104,9 @@ pub struct NodeState {
     pub running: StorePath,
     /// What the system profile points to.
     pub boot_default: Option<StorePath>,
+    /// What the next boot starts, once, by order of a switch; only the one after that starts the boot default again.
+    #[serde(default)]
+    pub staged: Option<StorePath>,
     /// `/run/booted-system`.
     pub booted: Option<StorePath>,
     /// Number of the profile's current generation.

@@ -57,6 +57,7 @@ fn state(running: StorePath) -> NodeState {
         clock: Some(now()),
         machine_id: None,
         uptime: 90_000,
+        staged: None,
         boot_default: Some(running.clone()),
         booted: Some(running.clone()),
         running,

@@ -174,6 +174,7 @@ impl Node {
             ("contact-timeout", seconds(self.spec.success_timeout)),
             ("health-timeout", seconds(self.spec.health_timeout)),
             ("ignore-failed", if self.spec.ignore_failing_systemd_units { "yes" } else { "no" }.into()),
+            ("unproven", if self.spec.reboot.unproven { "yes" } else { "no" }.into()),
             ("ignore-units", self.spec.ignore_units.join(" ")),
             (
                 "last-resort",

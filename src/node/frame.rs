@@ -99,6 +99,7 @@ impl Reply {
             uptime: self.required("uptime")?,
             running: self.required("running")?,
             boot_default: self.optional("boot-default"),
+            staged: self.optional("staged"),
             booted: self.optional("booted"),
             generation: self.optional("generation"),
             kernel: KernelPair { booted: paths("booted-kernel"), running: paths("running-kernel") },

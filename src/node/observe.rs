@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::frame::pin_end;
 use super::protocol::Privilege;
-use super::{Node, NodeError, Output};
+use super::{Node, NodeError, Output, Refusal};
 use crate::error_chain::error_chain;
 use crate::model::journal::{Pin, SwitchId};
-use crate::model::observed::NodeState;
+use crate::model::observed::{BootId, NodeState};
 use crate::model::store_path::StorePath;
 use crate::model::way::{Way, Which};
 use crate::plan::ways;
@@ -130,6 +130,19 @@ impl Node {
     /// Failures so far no longer count against their systems.
     pub async fn forgive(&self) -> Result<(), NodeError> {
         self.ask("forgive failures", Privilege::Root, &["forgive"], ANSWER).await.map(|_| ())
+    }
+
+    /// Reboots the node, unless it has booted since it was seen or is being switched. It may be gone before it has said so.
+    pub async fn reboot(&self, seen: &BootId) -> Result<(), NodeError> {
+        let attempt = "reboot the node";
+        let reply = self.ask(attempt, Privilege::Root, &["reboot", seen.as_str()], ANSWER).await?;
+        match reply.get("refused") {
+            None => Ok(()),
+            Some("busy") => Err(NodeError::Refused { node: self.name.clone(), refusal: Refusal::Busy }),
+            Some(said) => {
+                Err(NodeError::Refused { node: self.name.clone(), refusal: Refusal::Other(said.to_owned()) })
+            }
+        }
     }
 
     /// Runs a command on the node, as the user we log in as.

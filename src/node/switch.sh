@@ -19,10 +19,14 @@ JOURNAL=/var/lib/driftless-node/switches
 PIN=/var/lib/driftless-node/pin
 # The id of the last switch: on /var, because a machine that went down in the middle has no /run left to tell.
 OWNER=/var/lib/driftless-node/owner
+# "ID": that switch's system is to be booted once. "ID booted": it was, and is not proven yet.
+STAGED=/var/lib/driftless-node/staged
 LIVE=/run/driftless-node
 LOCK=$LIVE/lock
 ROOTS=/nix/var/nix/gcroots/driftless
 PROFILE=/nix/var/nix/profiles/system
+# As `nixos-rebuild --profile-name driftless` makes it.
+TRIAL=/nix/var/nix/profiles/system-profiles/driftless
 KEEP=20
 TAB=$(printf '\t')
 
@@ -220,6 +224,7 @@ load() { # ID: sets what `start` was given and what `run` recorded
   SYSTEM='' PREVIOUS='' PROFILE_BEFORE='' NONCE='' EXPECTED='' GOAL=switch REVISION='' ASKER='' SSH_FROM='' LAST_RESORT=reboot
   SWITCH_TIMEOUT=300 CONTACT_TIMEOUT=60 HEALTH_TIMEOUT=60 IGNORE_FAILED=no IGNORE_UNITS='' LISTENED=no ROUTED=no LOADER_TOLD=no
   STARTED=0 BOOT='' OUTCOME='' CAUSE='' DETAIL='' FINISHED='' PHASE='' SSH_UNITS='' CHECKS='' CONTACT_OVER=''
+  UNPROVEN=no PROVING=no
   if ! is_id "$ID" || [ ! -r "$ENTRY/order" ]; then return 1; fi
   while read -r key value; do
     case $key in
@@ -227,6 +232,7 @@ load() { # ID: sets what `start` was given and what `run` recorded
       expected) EXPECTED=$value ;;
       nonce) NONCE=$value ;;
       goal) GOAL=$value ;;
+      unproven) UNPROVEN=$value ;;
       revision) REVISION=$value ;;
       asker) ASKER=$value ;;
       ssh-from) SSH_FROM=$value ;;
@@ -243,6 +249,7 @@ load() { # ID: sets what `start` was given and what `run` recorded
       listened) LISTENED=$value ;;
       routed) ROUTED=$value ;;
       loader-told) LOADER_TOLD=$value ;;
+      proving) PROVING=$value ;;
       ssh-units) SSH_UNITS=$value ;;
       started) STARTED=$value ;;
       boot) BOOT=$value ;;
@@ -453,6 +460,8 @@ record_found() {
   PROFILE_BEFORE=$(boot_default)
   FAILED_BEFORE=$(surely_failed_units) || return 1
   FAILED_BEFORE=$(printf '%s' "$FAILED_BEFORE" | tr '\n' ' ')
+  # Units that failed while it was booted are its own failures.
+  if [ "$PROVING" = yes ]; then FAILED_BEFORE=$(failed_before_staging); fi
   listens && LISTENED=yes
   routed && ROUTED=yes
   boots "$PROFILE_BEFORE" && LOADER_TOLD=yes
@@ -464,6 +473,8 @@ profile-before $PROFILE_BEFORE
 listened $LISTENED
 routed $ROUTED
 loader-told $LOADER_TOLD
+proving $PROVING
+failed-before $FAILED_BEFORE
 ssh-units $SSH_UNITS
 started $STARTED
 boot $BOOT" || return 1
@@ -527,6 +538,7 @@ run() {
   PREVIOUS=$(running)
   [ "$PREVIOUS" = "$EXPECTED" ] || refuse changed "${PREVIOUS:--}"
   [ -x "$SYSTEM/bin/switch-to-configuration" ] || refuse missing "$SYSTEM"
+  if proves; then PROVING=yes PREVIOUS=$(boot_default); fi
   [ -x "$PREVIOUS/bin/switch-to-configuration" ] || refuse no-way-back "$PREVIOUS"
   search_path "$PREVIOUS"
   record_found || refuse unwritable "$ENTRY"
@@ -535,6 +547,7 @@ run() {
   guard "$ID" || refuse unit "driftless-guard-$ID"
   # `start` may have given us up meanwhile; then it has said so, and nothing may happen any more.
   claim "$LIVE/$ID/fate" run && [ "$VALUE" = run ] || exit 75
+  settle_staged || refuse staged "$WAITS_FOR is to be booted once, and the boot loader does not forget it"
   enter checking
   # A unit that never says that it is ready is ended by systemd, in the middle of whatever it is doing by then.
   if ! systemd-notify --ready; then
@@ -542,7 +555,12 @@ run() {
     exit 0
   fi
   # Each phase that ends the switch ends the process.
-  if [ "$GOAL" = boot ]; then commit; fi
+  if [ "$GOAL" = boot ] && [ "$PROVING" = no ]; then
+    if [ "$PROFILE_BEFORE" = "$SYSTEM" ]; then commit; fi
+    stage
+  fi
+  # What is still starting has not failed yet.
+  if [ "$PROVING" = yes ]; then PATIENCE=$SWITCH_TIMEOUT system_ctl is-system-running --wait >/dev/null 2>&1; fi
   check_before
   activate
   await_contact
@@ -645,9 +663,13 @@ await_verdict() {
 
 set_profile() { # SYSTEM
   [ "$(boot_default)" = "$1" ] && return
-  note "nix-env --set $1"
-  HOME=${HOME:-/root} timeout -k 5 120 nix-env --profile "$PROFILE" --set "$1" \
-    </dev/null >>"$LOG" 2>&1 9>&- && [ "$(boot_default)" = "$1" ]
+  point "$PROFILE" "$1"
+}
+
+point() { # PROFILE SYSTEM
+  note "nix-env --profile $1 --set $2"
+  HOME=${HOME:-/root} timeout -k 5 120 nix-env --profile "$1" --set "$2" \
+    </dev/null >>"$LOG" 2>&1 9>&- && [ "$(readlink -f "$1")" = "$2" ]
 }
 
 # Whether the boot loader's default entry starts SYSTEM. A loader that cannot be read is believed.
@@ -690,6 +712,7 @@ commit() {
   if [ "$GOAL" = switch ]; then still_ours; fi
   enter committing
   if make_default "$SYSTEM"; then
+    rm -f "$STAGED"
     finish succeeded '' ''
     exit 0
   fi
@@ -730,6 +753,219 @@ restore_profile() {
   make_default "$PROFILE_BEFORE"
 }
 
+# --- booting once ---------------------------------------------------------------------------------------------------
+
+# A system that only a reboot can start is booted once and made the default only after it has proven itself. It gets a
+# profile of its own, for which NixOS' builders of boot loaders make an entry beside those of the system profile. So
+# neither that profile nor the loader's default ever points to it, whenever the power goes.
+stage() {
+  enter staging
+  can_boot_once || unproven_boot
+  if try_stage; then
+    finish staged '' ''
+    exit 0
+  fi
+  note "staging failed: $said"
+  unstage || said="$said; and the boot loader may still start it once"
+  # Without its profile it loses its entry too.
+  write_loader
+  [ "$cause" = commit ] || unproven_boot
+  finish commit-failed commit "$said"
+  exit 0
+}
+
+unproven_boot() {
+  if [ "$UNPROVEN" = yes ]; then
+    note "$said: it becomes the default without proof"
+    commit
+  fi
+  finish rolled-back unproven-boot "$said"
+  exit 0
+}
+
+try_stage() {
+  cause=commit
+  said='its profile could not be made'
+  mkdir -p "${TRIAL%/*}" && point "$TRIAL" "$SYSTEM" || return 1
+  write_loader
+  said="switch-to-configuration boot: $RC; $(last_words)"
+  [ "$RC" = 0 ] || return 1
+  said="the boot loader's default entry is not $PROFILE_BEFORE"
+  boots "$PROFILE_BEFORE" || return 1
+  said="$STAGED cannot be written"
+  put "$STAGED" "$ID" && sync "$STAGED" || return 1
+  cause=unproven-boot
+  said='the boot loader has no entry for it'
+  entry=$(entry_of "$SYSTEM")
+  [ -n "$entry" ] || return 1
+  once "$entry" && return
+  said="the boot loader takes no order for one boot; $(last_words)"
+  return 1
+}
+
+# The default is as before: its own checks have no say in staying that.
+write_loader() {
+  NO_CHECK=1
+  stc "$PROFILE_BEFORE" boot
+  NO_CHECK=''
+}
+
+# Forgets what was to be booted once. The entry goes when the boot loader is written the next time.
+unstage() {
+  once '' || return 1
+  rm -f "$TRIAL" "$TRIAL"-*-link "$STAGED"
+}
+
+can_boot_once() {
+  said='this boot loader cannot boot a system once'
+  case $(loader) in
+    systemd-boot) ;;
+    grub) grub_forgets || return 1 ;;
+    *) return 1 ;;
+  esac
+  said="the boot loader's files do not say that it starts $PROFILE_BEFORE"
+  if [ -z "$PROFILE_BEFORE" ] || [ "$LOADER_TOLD" = no ]; then return 1; fi
+  # To take an order back needs the same as to give one: UEFI variables, a loader that reads them.
+  once '' && return
+  said="the boot loader takes no order for one boot; $(last_words)"
+  return 1
+}
+
+# As `boots` finds it.
+loader() {
+  for esp in /boot /efi /boot/efi; do
+    if [ -r "$esp/loader/loader.conf" ]; then
+      echo systemd-boot
+      return
+    fi
+  done
+  if [ -r /boot/grub/grub.cfg ]; then echo grub; fi
+}
+
+# An order for one boot is worse than none where GRUB cannot cross it out: it writes its environment block in place, on few
+# file systems, and not on LVM, RAID or encryption (GRUB manual, "Environment block").
+grub_forgets() {
+  grep -q 'save_env next_entry' /boot/grub/grub.cfg || return 1
+  case $(stat -f -c %T /boot/grub) in
+    ext2/ext3 | msdos | xfs) ;;
+    *) return 1 ;;
+  esac
+  device=$(findmnt -n -o SOURCE -T /boot/grub) && device=$(readlink -f "$device") || return 1
+  case $device in
+    /dev/dm-* | /dev/md*) return 1 ;;
+    /dev/*) return 0 ;;
+    *) return 1 ;;
+  esac
+}
+
+# What the boot loader starts at the next boot only; nothing: nothing any more.
+once() { # ENTRY
+  note "boot once: ${1:-nothing}"
+  case $(loader) in
+    systemd-boot) set -- bootctl set-oneshot "$1" ;;
+    grub)
+      # What grub-reboot does.
+      if [ -n "$1" ]; then set -- set "next_entry=$1"; else set -- unset next_entry; fi
+      set -- grub-editenv /boot/grub/grubenv "$@"
+      ;;
+    *) return 1 ;;
+  esac
+  timeout -k 5 60 "$@" </dev/null >>"$LOG" 2>&1 9>&-
+}
+
+# The boot loader's name for the entry of a system, if it has one.
+entry_of() { # SYSTEM
+  if [ "$(loader)" = grub ]; then
+    grub_entry_of "$1" </boot/grub/grub.cfg
+    return
+  fi
+  for file in /boot/loader/entries/*.conf /efi/loader/entries/*.conf /boot/efi/loader/entries/*.conf; do
+    if ! [ -r "$file" ] || ! grep -qF "init=$1/init" "$file"; then continue; fi
+    file=${file##*/}
+    # The counter of boot attempts is no part of the name (systemd-boot(7), "Boot counting").
+    case $file in *+*) file=${file%+*}.conf ;; esac
+    printf '%s' "$file"
+    return
+  done
+}
+
+# "Title of the submenu>title of the entry".
+grub_entry_of() { # SYSTEM
+  menu='' title=''
+  while read -r word line; do
+    case $word in
+      submenu | menuentry)
+        line=${line#\"}
+        line=${line%%\"*}
+        if [ "$word" = submenu ]; then menu="$line>"; else title=$line; fi
+        ;;
+      '}') if [ -n "$title" ]; then title=''; else menu=''; fi ;;
+      *)
+        case " $line " in
+          *" init=$1/init "*)
+            printf '%s' "$menu$title"
+            return
+            ;;
+        esac
+        ;;
+    esac
+  done
+}
+
+# The order to boot once that nothing has come after yet: WAITING (its id), BOOTED, WAITS_FOR (its system), STAGED_IN (the
+# boot it was given in).
+read_staged() {
+  WAITING='' BOOTED='' WAITS_FOR='' STAGED_IN=''
+  [ -r "$STAGED" ] && read -r WAITING BOOTED <"$STAGED"
+  if ! is_id "$WAITING" || [ ! -r "$JOURNAL/$WAITING/summary" ]; then
+    WAITING=''
+    return 1
+  fi
+  IFS=$TAB read -r _ WAITS_FOR _ _ _ _ _ _ _ _ STAGED_IN _ <"$JOURNAL/$WAITING/summary"
+}
+
+# Whether this switch is the proof of what was booted once: only then the way back is a reboot.
+proves() {
+  read_staged && [ "$WAITS_FOR" = "$SYSTEM" ] && [ "$SYSTEM" = "$PREVIOUS" ] && [ "$STAGED_IN" != "$(boot_id)" ] &&
+    [ "$(readlink -f /run/booted-system)" = "$SYSTEM" ] && default=$(boot_default) &&
+    [ -n "$default" ] && [ "$default" != "$SYSTEM" ]
+}
+
+# A new switch ends what waited for a reboot; the journal keeps what became of it.
+settle_staged() {
+  if [ -z "$WAITING" ]; then
+    :
+  elif [ "$STAGED_IN" = "$BOOT" ]; then
+    once '' || return 1
+    settle superseded
+  elif [ -z "$BOOTED" ]; then
+    if [ "$(running)" = "$WAITS_FOR" ]; then put "$STAGED" "$WAITING booted"; else settle did-not-boot; fi
+  fi
+  rm -f "$TRIAL" "$TRIAL"-*-link
+  [ "$PROVING" = yes ] || rm -f "$STAGED"
+}
+
+failed_before_staging() {
+  while read -r key value; do
+    if [ "$key" = failed-before ]; then printf '%s' "$value"; fi
+  done <"$JOURNAL/$WAITING/found"
+}
+
+settle() { # CAUSE
+  read_file "$JOURNAL/$WAITING/summary" || return
+  instead_of_staged "$1"
+  put "$JOURNAL/$WAITING/summary" "$VALUE"
+  rm -f "$LIVE/$WAITING/summary"
+}
+
+instead_of_staged() { # CAUSE; VALUE: a summary
+  case $VALUE in
+    *"${TAB}staged$TAB-$TAB"*)
+      VALUE=${VALUE%%"${TAB}staged$TAB-$TAB"*}${TAB}rolled-back$TAB$1$TAB${VALUE#*"${TAB}staged$TAB-$TAB"}
+      ;;
+  esac
+}
+
 # --- rollback -------------------------------------------------------------------------------------------------------
 
 roll_back() { # CAUSE DETAIL
@@ -741,6 +977,10 @@ roll_back() { # CAUSE DETAIL
   DETAIL=$(short "$2")
   rm -f "$LIVE/$ID/reserve"
   enter rolling-back
+  if [ "$PROVING" = yes ]; then
+    leave "$1" "$2"
+    return
+  fi
   # The previous system ran here a moment ago: its own checks have no say in getting back to it.
   NO_CHECK=1
   if reactivate || { sleep 1 && is_ours && reactivate; }; then
@@ -793,24 +1033,42 @@ repair_contact() { # OUTCOME CAUSE DETAIL
     put "$LIVE/$ID/phase" recontact
     await "$LIVE/$ID/contact" "$CONTACT_TIMEOUT"
     if [ "$VALUE" != made ]; then
-      last_resort "$@"
+      last_resort "$@" 'the way in stayed shut after the rollback'
       return
     fi
   fi
   finish "$@"
 }
 
-last_resort() { # OUTCOME CAUSE DETAIL
-  shut='the way in stayed shut after the rollback'
+# What was booted once is left as it came, by a reboot. A controller that fell silent is no reason for one, nor is a boot
+# loader that cannot be changed: then the system goes on running, and any boot starts the default.
+leave() { # CAUSE DETAIL
+  case $1 in
+    rejected | units | activation | deadline | check)
+      last_resort rolled-back "$1" "$2" 'it was booted once'
+      return
+      ;;
+    contact)
+      if lost_contact; then
+        repair_contact rolled-back "$1" "$2"
+        return
+      fi
+      set -- silence "$2"
+      ;;
+  esac
+  finish "${AFTER_ROLLBACK:-rolled-back}" "$1" "$2; it still runs, the boot default is $PREVIOUS"
+}
+
+last_resort() { # OUTCOME CAUSE DETAIL REASON
   if [ "$LAST_RESORT" != reboot ] || [ "$(boot_default)" != "$PREVIOUS" ] || ! boots "$PREVIOUS"; then
-    finish rollback-failed "$2" "$shut, and a reboot is not allowed or would not boot $PREVIOUS; $3"
+    finish rollback-failed "$2" "$3; $4, and a reboot is not allowed or would not boot $PREVIOUS"
     return
   fi
   # The reboot is what puts the previous system back, whatever its re-activation said.
-  finish "${AFTER_ROLLBACK:-rolled-back}" "$2" "$shut: rebooting into $PREVIOUS; $3"
+  finish "${AFTER_ROLLBACK:-rolled-back}" "$2" "$3; $4: rebooting into $PREVIOUS"
   sync
   system_ctl reboot >>"$LOG" 2>&1 || system_ctl reboot --force >>"$LOG" 2>&1 ||
-    finish rollback-failed "$2" "$shut, and the reboot failed; $3"
+    finish rollback-failed "$2" "$3; $4, and the reboot failed"
 }
 
 # --- the end of a switch whose watcher is gone ----------------------------------------------------------------------
@@ -834,6 +1092,11 @@ resume() {
   said="the watcher ended in phase $PHASE"
   case $PHASE in
     checking) untouched killed "$said" ;;
+    staging)
+      unstage || said="$said, and the boot loader may still start it once"
+      finish rolled-back killed "$said"
+      exit 0
+      ;;
     committing)
       if [ "$GOAL" = boot ] || [ "$(running)" = "$SYSTEM" ]; then commit; fi
       restore_profile || note "the profile could not be restored: $SAID"
@@ -888,6 +1151,7 @@ verb_observe() { # [nix]
   done
   failed_units | while read -r unit; do reply "failed-unit $unit"; done
   reply_free
+  if read_staged && [ "$STAGED_IN" = "$(boot_id)" ]; then reply "staged $WAITS_FOR"; fi
   if [ "${1:-}" = nix ]; then reply "nix-version $(nix --version 2>/dev/null </dev/null)"; fi
   if [ -r "$PIN" ]; then
     while read -r line; do reply "pin $line"; done <"$PIN"
@@ -916,10 +1180,14 @@ alive() {
 }
 
 reply_entry() {
+  read_staged
   held=no
   is_unfinished "$ID" && alive && held=yes
   # Read again: it may have ended in between, and a switch that has ended well must not look like one that died.
   read_summary "$ID" || return 1
+  if [ "$ID" = "$WAITING" ] && [ -z "$BOOTED" ] && [ "$STAGED_IN" != "$(boot_id)" ] && [ "$(running)" != "$WAITS_FOR" ]; then
+    instead_of_staged did-not-boot
+  fi
   forgiven=no
   [ -e "$ENTRY/forgiven" ] && forgiven=yes
   reply "entry $VALUE$TAB$(boot_id)$TAB$held$TAB$forgiven"
@@ -1076,6 +1344,17 @@ verb_forgive() {
   reply ok
 }
 
+# For a person who wants it now. Only out of the boot that the asker has seen: a lost answer must not cost two reboots.
+verb_reboot() { # BOOT-ID
+  [ "$1" = "$(boot_id)" ] || { reply 'refused booted'; return; }
+  if ! mkdir -p "$LIVE" || ! take_lock 3; then
+    reply 'refused busy'
+    return
+  fi
+  sync
+  if system_ctl --no-block reboot >/dev/null 2>&1; then reply ok; else reply 'error systemctl reboot failed'; fi
+}
+
 needs_entry() { # ID
   load "$1" && return 0
   reply 'error no-entry'
@@ -1083,7 +1362,7 @@ needs_entry() { # ID
 }
 
 main() {
-  FAILED_BEFORE='' AFTER_ROLLBACK='' NO_CHECK='' PREVIOUS=''
+  FAILED_BEFORE='' AFTER_ROLLBACK='' NO_CHECK='' PREVIOUS='' WAITING=''
   frame=${1:--} verb=${2:-}
   [ $# -ge 2 ] || { echo 'usage: switch.sh FRAME VERB [ARGUMENT]...' >&2; exit 64; }
   shift 2
@@ -1117,6 +1396,7 @@ main() {
     pin) verb_pin "$@" ;;
     unpin) verb_unpin ;;
     forgive) verb_forgive ;;
+    reboot) verb_reboot "$@" ;;
     *) reply "error unknown-verb $verb" ;;
   esac
   reply "end $frame"

@@ -13,8 +13,14 @@ use crate::model::store_path::StorePath;
 /// Whether the node is where its goal wants it: nothing that a switch could do is left.
 pub fn is_installed(toplevel: &StorePath, goal: Goal, state: &NodeState) -> bool {
     let runs = !goal.activates() || state.running == *toplevel;
-    let boots = !goal.persists() || state.boot_default.as_ref() == Some(toplevel);
+    let boots = !goal.persists()
+        || state.boot_default.as_ref() == Some(toplevel) && !boots_otherwise(Some(toplevel), state);
     runs && boots
+}
+
+/// Whether the next boot starts another system, once.
+fn boots_otherwise(than: Option<&StorePath>, state: &NodeState) -> bool {
+    state.staged.is_some() && state.staged.as_ref() != than
 }
 
 /// Every kind in which the node differs. Never call it with the kept state of an unreachable node.
@@ -22,16 +28,18 @@ pub fn kinds(desired: Option<&StorePath>, spec: &NodeSpec, state: &NodeState) ->
     let mut kinds = BTreeSet::new();
     let counts = match spec.goal {
         Goal::Switch | Goal::Test => &state.running,
+        // Booted once, and not the default yet.
+        Goal::Boot if desired == Some(&state.running) => &state.running,
         Goal::Boot => state.boot_default.as_ref().unwrap_or(&state.running),
     };
     if desired.is_some_and(|desired| desired != counts) {
         let ours = history::was_installed(counts, state);
         kinds.insert(if ours { DriftKind::Outdated } else { DriftKind::Diverged });
     }
-    if is_unpersisted(spec.goal, state) {
+    if is_unpersisted(desired, spec.goal, state) {
         kinds.insert(DriftKind::Unpersisted);
     }
-    if needs_reboot(spec.goal, state) {
+    if needs_reboot(desired, spec.goal, state) {
         kinds.insert(DriftKind::RebootRequired);
     }
     if !failed_units(spec, state).is_empty() {
@@ -47,20 +55,34 @@ pub fn failed_units(spec: &NodeSpec, state: &NodeState) -> Vec<String> {
 }
 
 /// With the other goals, running and boot default differ because the deployment says so.
-fn is_unpersisted(goal: Goal, state: &NodeState) -> bool {
+fn is_unpersisted(desired: Option<&StorePath>, goal: Goal, state: &NodeState) -> bool {
+    let running = Some(&state.running);
     match goal {
-        Goal::Switch => state.boot_default.as_ref() != Some(&state.running),
-        Goal::Boot | Goal::Test => false,
+        Goal::Switch => {
+            state.boot_default.as_ref() != running
+                || boots_otherwise(running, state) && !awaited(desired, state)
+        }
+        Goal::Boot => {
+            desired == running && state.boot_default.as_ref() != running
+                || desired.is_some() && boots_otherwise(desired, state)
+        }
+        Goal::Test => false,
     }
 }
 
+/// Whether the next boot starts the desired system, once.
+fn awaited(desired: Option<&StorePath>, state: &NodeState) -> bool {
+    state.staged.is_some() && state.staged.as_ref() == desired
+}
+
 /// Kernel, initrd and modules are loaded once per boot; systemd re-executes itself and needs no reboot.
-fn needs_reboot(goal: Goal, state: &NodeState) -> bool {
+fn needs_reboot(desired: Option<&StorePath>, goal: Goal, state: &NodeState) -> bool {
     let kernel = &state.kernel;
     let known = !kernel.booted.is_empty() && !kernel.running.is_empty();
     let waits_for_boot = match goal {
+        Goal::Boot if desired == Some(&state.running) => false,
         Goal::Boot => state.boot_default.as_ref().is_some_and(|next| *next != state.running),
         Goal::Switch | Goal::Test => false,
     };
-    waits_for_boot || (known && kernel.booted != kernel.running)
+    waits_for_boot || awaited(desired, state) || (known && kernel.booted != kernel.running)
 }

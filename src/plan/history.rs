@@ -51,8 +51,19 @@ pub fn failures<'a>(toplevel: &StorePath, state: &'a NodeState) -> Vec<&'a Entry
         .iter()
         .rev()
         .filter(|entry| entry.system == *toplevel && entry.outcome.is_some())
-        .take_while(|entry| !succeeded(entry) && entry.forgiven == Forgiven::No)
+        .take_while(|entry| !succeeded(entry) && !staged(entry) && entry.forgiven == Forgiven::No)
         .collect()
+}
+
+/// Whether the node runs this toplevel because it was booted once, and nothing has come of that yet.
+pub fn is_to_be_proven(toplevel: &StorePath, state: &NodeState) -> bool {
+    let ended = |entry: &&Entry| staged(entry) || succeeded(entry) || entry.is_final_failure();
+    let mut tries = state.journal.iter().rev().filter(|entry| entry.system == *toplevel);
+    state.running == *toplevel && state.staged.is_none() && tries.find(ended).is_some_and(staged)
+}
+
+fn staged(entry: &Entry) -> bool {
+    entry.outcome == Some(Outcome::Staged)
 }
 
 /// Whether the newest switch was interrupted while profile and boot loader changed, and nobody has mended that yet.

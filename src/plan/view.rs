@@ -92,9 +92,17 @@ fn view(
         Some(_) | None => history::revision(&state.running, state).map(short),
     });
     let in_flight = pass.observed.in_flight.get(name);
+    let staged = state.and_then(|state| state.staged.as_ref());
     let packages = known_packages(previous, state.map(|state| &state.running), desired);
-    let subject =
-        why::Subject { name, drift: &drift, packages, in_flight, desired, switching: fleet.switching };
+    let subject = why::Subject {
+        name,
+        drift: &drift,
+        packages,
+        in_flight,
+        desired,
+        staged,
+        switching: fleet.switching,
+    };
     NodeView {
         decision: decision.clone(),
         state: state_word(decision),
@@ -180,6 +188,7 @@ pub fn state_word(decision: &Decision) -> State {
             | Hold::Building
             | Hold::ReleaseIncomplete { .. }
             | Hold::Backoff { .. }
+            | Hold::AwaitingReboot
             | Hold::InFlightLimit { .. } => State::Held,
             Hold::Unreachable { .. } => State::Unreachable,
             Hold::Busy { .. } => State::Switching,
@@ -191,9 +200,11 @@ pub fn state_word(decision: &Decision) -> State {
             Hold::WrongMachine { .. } | Hold::NotEvaluated { .. } | Hold::NotBuilt { .. } => State::Failed,
             Hold::GivenUp { outcome, .. } => match outcome {
                 Outcome::RolledBack | Outcome::CommitFailed => State::RolledBack,
-                Outcome::RollbackFailed | Outcome::Succeeded | Outcome::Interfered | Outcome::Interrupted => {
-                    State::Failed
-                }
+                Outcome::RollbackFailed
+                | Outcome::Succeeded
+                | Outcome::Staged
+                | Outcome::Interfered
+                | Outcome::Interrupted => State::Failed,
             },
         },
     }

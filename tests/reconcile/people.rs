@@ -24,7 +24,7 @@ fn what_git_says_of_a_node_is_heeded_and_what_is_not_touched_is_watched() {
     fleet.start().unwrap();
     let seen = fleet
         .wait("every node is where it may be", SOON, |seen| {
-            is(&seen["nodes"]["boot"], "hold", "reboot-required")
+            is(&seen["nodes"]["boot"], "hold", "awaiting-reboot")
                 && is(&seen["nodes"]["suspended"], "hold", "suspended")
                 && ["report", "test"].iter().all(|name| seen["nodes"][name]["state"] == "in-sync")
         })
@@ -34,7 +34,7 @@ fn what_git_says_of_a_node_is_heeded_and_what_is_not_touched_is_watched() {
     for name in ["boot", "test"] {
         let node = &fleet.nodes[name];
         let ran = (node.running().unwrap() == desired(name), node.boot_default().unwrap() == desired(name));
-        assert_eq!(ran, (name == "test", name == "boot"), "{name}: runs, boots");
+        assert_eq!(ran, (name == "test", false), "{name}: runs, boots");
     }
     let stray = [by_hand(&fleet, "suspended"), by_hand(&fleet, "report")];
     let seen = fleet
@@ -56,12 +56,50 @@ fn what_git_says_of_a_node_is_heeded_and_what_is_not_touched_is_watched() {
         "driftless_node_drift{kind=\"diverged\",node=\"report\"} 1",
         "driftless_node_in_sync{node=\"report\"} 0",
         "driftless_node_in_sync{node=\"test\"} 1",
-        "driftless_node_hold{node=\"boot\",reason=\"reboot-required\"} 1",
+        "driftless_node_hold{node=\"boot\",reason=\"awaiting-reboot\"} 1",
+        "driftless_node_drift{kind=\"reboot-required\",node=\"boot\"} 1",
+        "driftless_node_last_deployment_success{node=\"boot\"} 1",
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");
     }
     fleet.nodes["boot"].reboot().unwrap();
-    fleet.wait("it was rebooted", SOON, |seen| seen["nodes"]["boot"]["state"] == "in-sync").unwrap();
+    fleet.wait("it was booted and proven", SOON, |seen| seen["nodes"]["boot"]["state"] == "in-sync").unwrap();
+    let boot = &fleet.nodes["boot"];
+    assert_eq!((boot.running().unwrap(), boot.loader_default().unwrap()), (desired("boot"), desired("boot")));
+    assert_eq!(switches(&fleet, "boot"), 2);
+}
+
+#[test]
+fn a_system_that_waits_for_a_reboot_is_taken_back_with_its_commit_and_given_up_where_it_does_not_come_up() {
+    let mut fleet = fleet(&["boot"]);
+    let told = |what: &str, fault: &str| format!("{} goal = \"boot\"; {fault}", text(what));
+    let awaiting = |seen: &Value| is(&seen["nodes"]["boot"], "hold", "awaiting-reboot");
+    let in_sync = |seen: &Value| seen["nodes"]["boot"]["state"] == "in-sync";
+    commit(&fleet, "first", |_| told("one", ""));
+    fleet.start().unwrap();
+    fleet.wait("the first is staged", SOON, awaiting).unwrap();
+    fleet.nodes["boot"].reboot().unwrap();
+    let seen = fleet.wait("it is booted and proven", SOON, in_sync).unwrap();
+    let first = seen["nodes"]["boot"]["desired"].as_str().unwrap().to_owned();
+    assert_eq!(fleet.nodes["boot"].loader_default().unwrap(), first);
+
+    commit(&fleet, "second", |_| told("two", ""));
+    fleet.wait("the second is staged", SOON, awaiting).unwrap();
+    commit(&fleet, "revert", |_| told("one", ""));
+    let seen = fleet.wait("it is taken back", SOON, in_sync).unwrap();
+    assert_eq!(seen["nodes"]["boot"]["observation"]["state"]["staged"], Value::Null);
+
+    commit(&fleet, "third", |_| told("three", "configuration.lab.faults.panicAtBoot = true;"));
+    fleet.wait("the third is staged", SOON, awaiting).unwrap();
+    let boots = fleet.nodes["boot"].boot_count();
+    fleet.nodes["boot"].enter("systemctl reboot").unwrap();
+    fleet.nodes["boot"].wait_for_boot(boots + 2).unwrap();
+    let given_up = |seen: &Value| is(&seen["nodes"]["boot"], "hold", "given-up");
+    let seen = fleet.wait("it is given up", SOON, given_up).unwrap();
+    let why = seen["nodes"]["boot"]["why"].as_str().unwrap();
+    assert!(why.contains("did not come up") && why.contains("driftless retry boot"), "{why}");
+    assert_eq!(switches(&fleet, "boot"), 5, "staged and proven, staged and taken back, staged");
+    assert_eq!(fleet.nodes["boot"].running().unwrap(), first);
 }
 
 #[test]

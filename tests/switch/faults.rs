@@ -1,5 +1,5 @@
 //! Everything that a system of the lab can do, in every place where it can do it: as the new system, as the previous one that is
-//! gone back to, and as one that is only installed for the next boot. A new [`Fault`] without an expectation does not compile.
+//! gone back to, and as one that the next boot is to start, once. A new [`Fault`] without an expectation does not compile.
 
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use driftless_lab::{Fault, System};
 use super::scenario::{End, SUCCEEDED, Scenario, Which, back, play};
 
 const COMMIT_FAILED: End = back(Cause::Commit).outcome(Outcome::CommitFailed);
+/// It runs and boots what it did before, but for one time.
+const STAGED: End = End { cause: None, ..back(Cause::Commit).outcome(Outcome::Staged) };
 
 fn name(fault: &Fault) -> String {
     format!("{fault:?}")
@@ -98,31 +100,24 @@ fn as_the_previous_system(fault: &Fault) -> Option<Scenario> {
     })
 }
 
-/// What the fault comes to where the system is only installed for the next boot.
+/// What the fault comes to where the system is to be booted once: nothing of it is run before.
 fn as_the_next_boot(fault: &Fault) -> Scenario {
-    let installed = SUCCEEDED.runs(Which::Previous);
-    let plain = |end| Scenario::new(&name(fault), with(fault, "bad"), end).goal(Goal::Boot);
-    match fault {
-        Fault::ActivationFails
-        | Fault::UnitFails
-        | Fault::Hang
-        | Fault::HangStubbornly
-        | Fault::KillSsh
-        | Fault::DropRoute
-        | Fault::DropAddress
-        | Fault::FillDisk(_)
-        | Fault::LeaveChild(_)
-        | Fault::LeaveUnit(_)
-        | Fault::Slow(_)
-        | Fault::Exit(_)
-        | Fault::Inhibitor(_)
-        | Fault::PanicAtBoot
-        | Fault::StopDbus => plain(installed),
-        Fault::PreSwitchCheckFails | Fault::BootLoaderFails | Fault::BootLoaderLies => plain(COMMIT_FAILED),
-        Fault::BootLoaderHangs => {
-            plain(COMMIT_FAILED).tune(|spec| spec.switch_timeout = Duration::from_secs(6))
-        }
-    }
+    Scenario::new(&name(fault), with(fault, "next"), STAGED).goal(Goal::Boot)
+}
+
+/// The boot default's own boot loader is written then: what its faults come to.
+fn with_a_default_whose_loader_fails() -> [Scenario; 4] {
+    let from = |fault, end| {
+        Scenario::new(&format!("default: {}", name(&fault)), System::new("next"), end)
+            .from(with(&fault, "first"))
+            .goal(Goal::Boot)
+    };
+    [
+        from(Fault::BootLoaderFails, COMMIT_FAILED),
+        from(Fault::BootLoaderHangs, COMMIT_FAILED).tune(|spec| spec.switch_timeout = Duration::from_secs(3)),
+        from(Fault::BootLoaderLies, back(Cause::UnprovenBoot)),
+        from(Fault::PreSwitchCheckFails, STAGED),
+    ]
 }
 
 #[test]
@@ -137,7 +132,9 @@ fn every_fault_of_the_previous_system_has_its_outcome_when_it_is_gone_back_to() 
 
 #[test]
 fn every_fault_of_a_system_for_the_next_boot_has_its_outcome() {
-    play(&Fault::every().iter().map(as_the_next_boot).collect::<Vec<_>>());
+    let mut all: Vec<_> = Fault::every().iter().map(as_the_next_boot).collect();
+    all.extend(with_a_default_whose_loader_fails());
+    play(&all);
 }
 
 #[test]

@@ -253,6 +253,7 @@ fn state(running: &str) -> NodeState {
         clock: Some(at(0)),
         uptime: 86_400,
         running: system(running),
+        staged: None,
         boot_default: Some(system(running)),
         booted: Some(system(running)),
         generation: Some(1),

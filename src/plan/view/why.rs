@@ -25,6 +25,7 @@ pub struct Subject<'a> {
     pub packages: Option<&'a PackageDiff>,
     pub in_flight: Option<&'a InFlight>,
     pub desired: Option<&'a StorePath>,
+    pub staged: Option<&'a StorePath>,
     pub switching: usize,
 }
 
@@ -50,7 +51,10 @@ fn hold_sentence(hold: &Hold, subject: &Subject<'_>) -> String {
     match hold {
         Hold::NoHost => "declared without a host, never deployed".to_owned(),
         Hold::NotObserved => "not looked at yet".to_owned(),
-        Hold::Unreachable { error, .. } => quote(last_line(error)),
+        Hold::Unreachable { error, .. } => {
+            let tried = subject.staged.map(|staged| format!("; was to boot {} once", staged.name()));
+            format!("{}{}", quote(last_line(error)), tried.unwrap_or_default())
+        }
         Hold::WrongMachine { expected, found } => {
             format!("is another machine: machine id {found}, expected {expected}")
         }
@@ -79,6 +83,9 @@ fn hold_sentence(hold: &Hold, subject: &Subject<'_>) -> String {
         Hold::Elsewhere { at, error } => {
             format!("answers at {at}, not where it is declared: {}", quote(last_line(error)))
         }
+        Hold::AwaitingReboot => {
+            "the next reboot boots it once; it becomes the default when it has proven itself".to_owned()
+        }
         Hold::RebootRequired => "reboot-required: only a reboot starts what is installed".to_owned(),
         Hold::Degraded { units } => format!("degraded: failed {}", quote(&units.join(", "))),
     }
@@ -102,9 +109,14 @@ fn mebibytes(bytes: u64) -> String {
 
 /// What ends a failure that would repeat itself.
 fn way_out(cause: Option<Cause>, name: &NodeName) -> String {
+    // Where trying again would end the same way, another way is named.
     if cause == Some(Cause::NeedsReboot) {
-        // Trying again would end the same way.
         return format!("`driftless deploy --on {name} --goal boot`, then reboot it");
+    }
+    if cause == Some(Cause::UnprovenBoot) {
+        return format!(
+            "`driftless deploy --on {name} --goal boot --unproven` makes it the boot default all the same"
+        );
     }
     format!("retried on a new commit or `driftless retry {name}`")
 }
@@ -117,9 +129,11 @@ fn failure(outcome: Outcome, cause: Option<Cause>) -> String {
             format!("{}, and the previous system could not be re-activated", cause.unwrap_or("failed"))
         }
         Outcome::CommitFailed => Cause::Commit.sentence().to_owned(),
-        Outcome::Succeeded | Outcome::RolledBack | Outcome::Interfered | Outcome::Interrupted => {
-            cause.unwrap_or("rolled back").to_owned()
-        }
+        Outcome::Succeeded
+        | Outcome::Staged
+        | Outcome::RolledBack
+        | Outcome::Interfered
+        | Outcome::Interrupted => cause.unwrap_or("rolled back").to_owned(),
     }
 }
 

@@ -129,10 +129,11 @@ impl DeploymentResult {
 }
 
 /// Every phase whose time is told, in order.
-pub(super) const PHASES: [&str; 8] = [
+pub(super) const PHASES: [&str; 9] = [
     "preparing",
     "copying",
     Phase::Checking.as_str(),
+    Phase::Staging.as_str(),
     Phase::Testing.as_str(),
     Phase::Contact.as_str(),
     Phase::Health.as_str(),
@@ -213,7 +214,7 @@ mod tests {
         meter.ended(DeploymentResult::Ended(Outcome::Succeeded));
         assert_eq!(metrics.copied_bytes.get(), 25);
         let count = |phase| metrics.phase_seconds.with_label_values(&[phase]).get_sample_count();
-        assert_eq!(PHASES.map(count), [1, 1, 0, 1, 1, 0, 0, 0]);
+        assert_eq!(PHASES.map(count), [1, 1, 0, 0, 1, 1, 0, 0, 0]);
         assert_eq!(metrics.deployments.with_label_values(&["switch", "succeeded"]).get(), 1);
     }
 }

@@ -252,8 +252,8 @@ impl Node<'_> {
     fn deployed(&self, series: &Series) {
         let Some(state) = self.view.observation.as_ref().and_then(|seen| seen.state.as_ref()) else { return };
         let outcomes = state.journal.iter().rev().filter_map(|entry| Some((entry, entry.outcome?)));
-        let failed_in_a_row =
-            outcomes.clone().take_while(|(_, outcome)| *outcome != Outcome::Succeeded).count() as f64;
+        let well = |outcome| matches!(outcome, Outcome::Succeeded | Outcome::Staged);
+        let failed_in_a_row = outcomes.clone().take_while(|(_, outcome)| !well(*outcome)).count() as f64;
         // Attempts that never reached the node's journal (connection, copy) stand in the decision.
         let attempts = match &self.view.decision {
             Decision::Hold { hold: Hold::Backoff { failures, .. } } => f64::from(*failures),
@@ -261,7 +261,7 @@ impl Node<'_> {
         };
         self.set(&series.failures, failed_in_a_row.max(attempts));
         if let Some((entry, outcome)) = outcomes.clone().next() {
-            self.set(&series.last_success, flag(outcome == Outcome::Succeeded));
+            self.set(&series.last_success, flag(well(outcome)));
             self.set(&series.last_deployment, seconds(entry.finished.unwrap_or(entry.started)));
         }
     }

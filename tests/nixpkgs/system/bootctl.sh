@@ -2,6 +2,10 @@
 # The part of bootctl(1) that chooses what is booted, for the lab's modelled boot loader: systemd-boot's files without
 # EFI variables.
 loader=/boot/loader
+if [ -e /boot/no-uefi ] && [ "${1-}" = set-oneshot ]; then
+  echo "Not booted with UEFI." >&2
+  exit 1
+fi
 case ${1-} in
   set-oneshot)
     if [ -z "${2-}" ]; then rm -f "$loader/entries.oneshot"; exit 0; fi

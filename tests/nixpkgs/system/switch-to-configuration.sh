@@ -93,12 +93,19 @@ install_boot_loader() {
   mkdir -p "$loader/entries" || return 1
   current=$(readlink /nix/var/nix/profiles/system)
   kept=
-  for link in /nix/var/nix/profiles/system-*-link; do
+  for link in /nix/var/nix/profiles/system-*-link /nix/var/nix/profiles/system-profiles/*-*-link; do
     [ -e "$link/init" ] || continue
     system=$(readlink -f "$link")
-    number=${link##*/system-}
-    number=${number%-link}
-    entry=nixos-generation-$number.conf
+    number=${link%-link}
+    number=${number##*-}
+    # As systemd-boot-builder.py names them.
+    case $link in
+      */system-profiles/*)
+        entry=${link##*/}
+        entry=nixos-${entry%-"$number"-link}-generation-$number.conf
+        ;;
+      *) entry=nixos-generation-$number.conf ;;
+    esac
     write_entry "$entry" "Generation $number NixOS $(cat "$system/nixos-version")" "$system" || return 1
     kept="$kept $entry "
     if [ "$system" = "$toplevel" ] && { [ -z "$default" ] || [ "${link##*/}" = "$current" ]; }; then default=$entry; fi

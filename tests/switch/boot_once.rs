@@ -1,0 +1,263 @@
+//! A system that only a reboot can start is booted once, and made the boot default only after it has proven itself.
+
+use std::time::Duration;
+
+use driftless::model::journal::{Cause, Entry, Outcome, Phase};
+use driftless::model::node::{Goal, LastResort};
+use driftless::model::observed::{NodeState, Stage};
+use driftless::model::store_path::StorePath;
+use driftless::node::Order;
+use driftless_lab::{Fault, System};
+use tokio::sync::watch;
+
+use super::{Bench, Tune};
+
+/// Neither can be started without a reboot where the first system runs.
+fn only_by_reboot(text: &str) -> System {
+    System::new(text).init_interface("3").kernel("6.9.1")
+}
+
+async fn stage(bench: &Bench, system: &System) -> StorePath {
+    let (system, ended) = bench.deploy_with(system, |_| {}, Goal::Boot).await;
+    bench.assert_outcome(&ended.unwrap(), Outcome::Staged, None).await;
+    system
+}
+
+async fn seen(bench: &Bench) -> NodeState {
+    let node = bench.node(&bench.first, |_| {});
+    let state = node.observe(Duration::from_secs(20)).await.unwrap();
+    node.close().await;
+    state
+}
+
+/// The ordinary switch of a system onto itself, as a controller orders it after the reboot.
+async fn prove(bench: &Bench, system: &StorePath, tune: Tune) -> Entry {
+    let node = bench.node(system, tune);
+    let order = Order { expected: system.clone(), ..bench.order(system, Goal::Switch) };
+    let (show, _stage) = watch::channel(Stage::Preparing);
+    let entry = node.deploy(&bench.nix(), &order, &show).await.unwrap();
+    node.close().await;
+    entry
+}
+
+fn boots(bench: &Bench) -> (String, String) {
+    (bench.machine.boot_default().unwrap(), bench.machine.loader_default().unwrap())
+}
+
+fn only(system: &StorePath) -> (String, String) {
+    (system.to_string(), system.to_string())
+}
+
+/// The boot loader knows the system by an entry of its own, or not.
+fn has_entry(bench: &Bench, system: &StorePath) -> bool {
+    let find = format!("grep -l 'init={system}/init' /boot/loader/entries/*.conf");
+    bench.machine.enter(&find).unwrap().success()
+}
+
+#[tokio::test]
+async fn a_good_system_is_booted_once_proven_and_made_the_default() {
+    let bench = Bench::new("first");
+    let (_, ended) = bench.deploy_with(&only_by_reboot("second"), |_| {}, Goal::Switch).await;
+    bench.assert_outcome(&ended.unwrap(), Outcome::RolledBack, Some(Cause::NeedsReboot)).await;
+    let system = stage(&bench, &only_by_reboot("second")).await;
+    bench.assert_as_before();
+    assert_eq!(seen(&bench).await.staged.as_ref(), Some(&system));
+    assert!(has_entry(&bench, &system), "there is something to boot");
+
+    bench.machine.reboot().unwrap();
+    assert_eq!(bench.machine.running().unwrap(), system.as_str());
+    assert_eq!(boots(&bench), only(&bench.first), "it is not proven yet");
+    let state = seen(&bench).await;
+    assert_eq!((state.staged, state.journal.last().unwrap().outcome), (None, Some(Outcome::Staged)));
+
+    let entry = prove(&bench, &system, |_| {}).await;
+    bench.assert_outcome(&entry, Outcome::Succeeded, None).await;
+    assert_eq!(entry.previous, bench.first, "that is what a person rolls back to");
+    bench.assert_sound(&system);
+    bench.machine.reboot().unwrap();
+    bench.assert_sound(&system);
+    let state = seen(&bench).await;
+    let outcomes: Vec<_> = state.journal.iter().map(|entry| entry.outcome.unwrap()).collect();
+    assert_eq!(outcomes, [Outcome::RolledBack, Outcome::Staged, Outcome::Succeeded]);
+    let left = bench.machine.enter("ls /nix/var/nix/profiles/system-profiles").unwrap();
+    assert_eq!(left.stdout.trim(), "", "its own profile was for one boot");
+}
+
+#[tokio::test]
+async fn a_system_that_does_not_come_up_gives_way_to_the_one_before() {
+    let bench = Bench::new("first");
+    let silent = stage(&bench, &only_by_reboot("silent").fault(Fault::KillSsh)).await;
+    let boots_before = bench.machine.boot_count();
+    bench.machine.enter("systemctl reboot").unwrap();
+    bench.machine.wait_for_boot_without_ssh(boots_before + 1).unwrap();
+    assert_eq!(bench.machine.running().unwrap(), silent.as_str());
+    // Nobody gets in: somebody pulls the plug.
+    bench.machine.power_cut().unwrap();
+    bench.machine.start().unwrap();
+    bench.assert_as_before();
+    let entry = seen(&bench).await.journal.last().unwrap().clone();
+    bench.assert_outcome(&entry, Outcome::RolledBack, Some(Cause::DidNotBoot)).await;
+    assert!(entry.is_final_failure(), "nobody tries it again by himself");
+
+    // And one that panics comes back without anybody.
+    let panics = stage(&bench, &only_by_reboot("panics").fault(Fault::PanicAtBoot)).await;
+    let boots_before = bench.machine.boot_count();
+    bench.machine.enter("systemctl reboot").unwrap();
+    bench.machine.wait_for_boot(boots_before + 2).unwrap();
+    bench.assert_as_before();
+    let entry = seen(&bench).await.journal.last().unwrap().clone();
+    assert_eq!((&entry.system, entry.cause), (&panics, Some(Cause::DidNotBoot)));
+
+    let (good, entry) = bench.deploy(&System::new("good")).await;
+    bench.assert_outcome(&entry, Outcome::Succeeded, None).await;
+    assert_eq!(boots(&bench), only(&good));
+    assert!(!has_entry(&bench, &panics), "a commit clears its entry away");
+    let state = seen(&bench).await;
+    let causes: Vec<_> = state.journal.iter().map(|entry| entry.cause).collect();
+    assert_eq!(causes, [Some(Cause::DidNotBoot), Some(Cause::DidNotBoot), None], "what was said stays said");
+}
+
+#[tokio::test]
+async fn a_system_that_proves_unfit_is_left_by_a_reboot_into_the_default() {
+    let bench = Bench::new("first");
+    let unfit: Tune = |spec| {
+        spec.health_checks.commands = [("shop".to_owned(), "echo closed; exit 1".to_owned())].into();
+    };
+    let system = stage(&bench, &only_by_reboot("second")).await;
+    bench.machine.reboot().unwrap();
+    // A controller that dies in the middle is no reason for a reboot.
+    let node = bench.node(&system, |spec| {
+        spec.health_checks.units = vec!["never.service".into()];
+        spec.health_timeout = Duration::from_secs(3);
+    });
+    let order = Order { expected: system.clone(), ..bench.order(&system, Goal::Switch) };
+    let (show, mut stage_seen) = watch::channel(Stage::Preparing);
+    let nix = bench.nix();
+    tokio::select! {
+        ended = node.deploy(&nix, &order, &show) => panic!("ended too early: {ended:?}"),
+        _ = stage_seen.wait_for(|stage| matches!(stage, Stage::Switching { phase: Phase::Health, .. })) => {}
+    }
+    node.close().await;
+    let fresh = bench.node(&system, |_| {});
+    let id = seen(&bench).await.journal.last().unwrap().clone().id;
+    let (show, _stage) = watch::channel(Stage::Preparing);
+    while seen(&bench).await.live_switch().is_some() {}
+    let entry = fresh.attach(&id, &show).await.unwrap();
+    fresh.close().await;
+    bench.assert_outcome(&entry, Outcome::RolledBack, Some(Cause::Silence)).await;
+    assert_eq!(bench.machine.running().unwrap(), system.as_str());
+    assert_eq!(boots(&bench), only(&bench.first));
+
+    // Where a reboot needs somebody with a passphrase, the node waits for him.
+    let encrypted: Tune = |spec| {
+        spec.health_checks.commands = [("shop".to_owned(), "exit 1".to_owned())].into();
+        spec.last_resort = LastResort::None;
+    };
+    let entry = prove(&bench, &system, encrypted).await;
+    bench.assert_outcome(&entry, Outcome::RollbackFailed, Some(Cause::Rejected)).await;
+    assert_eq!(bench.machine.running().unwrap(), system.as_str());
+
+    let boots_before = bench.machine.boot_count();
+    let entry = prove(&bench, &system, unfit).await;
+    bench.assert_outcome(&entry, Outcome::RolledBack, Some(Cause::Rejected)).await;
+    assert!(entry.detail.contains("closed") && entry.detail.contains("rebooting"), "{}", entry.detail);
+    bench.machine.wait_for_boot(boots_before + 1).unwrap();
+    bench.assert_as_before();
+    let state = seen(&bench).await;
+    let staged = state.journal.iter().find(|entry| entry.outcome == Some(Outcome::Staged));
+    assert_eq!(staged.map(|entry| &entry.system), Some(&system), "that it did boot stays in the journal");
+    assert!(state.journal.last().unwrap().is_final_failure());
+}
+
+#[tokio::test]
+async fn a_unit_that_fails_while_the_system_boots_is_its_own_failure() {
+    let bench = Bench::new("first");
+    let system = stage(&bench, &only_by_reboot("second").fault(Fault::UnitFails)).await;
+    bench.machine.reboot().unwrap();
+    let boots_before = bench.machine.boot_count();
+    let entry = prove(&bench, &system, |_| {}).await;
+    bench.assert_outcome(&entry, Outcome::RolledBack, Some(Cause::Units)).await;
+    assert!(entry.detail.contains("lab-broken.service"), "{}", entry.detail);
+    bench.machine.wait_for_boot(boots_before + 1).unwrap();
+    bench.assert_as_before();
+}
+
+#[tokio::test]
+async fn the_next_switch_takes_the_order_to_boot_once_back() {
+    let bench = Bench::new("first");
+    let second = stage(&bench, &only_by_reboot("second")).await;
+    let third = stage(&bench, &only_by_reboot("third")).await;
+    assert_eq!(seen(&bench).await.staged.as_ref(), Some(&third));
+    assert!(!has_entry(&bench, &second) && has_entry(&bench, &third), "one at a time");
+    // Also where the next switch fails.
+    let (_, entry) = bench.deploy(&System::new("bad").fault(Fault::ActivationFails)).await;
+    bench.assert_outcome(&entry, Outcome::RolledBack, Some(Cause::Activation)).await;
+    let state = seen(&bench).await;
+    assert_eq!(state.staged, None);
+    let causes: Vec<_> = state.journal.iter().map(|entry| entry.cause).collect();
+    assert_eq!(causes, [Some(Cause::Superseded), Some(Cause::Superseded), Some(Cause::Activation)]);
+    bench.machine.power_cut().unwrap();
+    bench.machine.start().unwrap();
+    bench.assert_as_before();
+    assert_eq!(seen(&bench).await.journal.last().unwrap().clone().cause, Some(Cause::Activation));
+}
+
+#[tokio::test]
+async fn where_the_loader_cannot_boot_once_nothing_changes_unless_a_person_says_so() {
+    let bench = Bench::new("first");
+    bench.machine.enter("touch /boot/no-uefi").unwrap();
+    let (system, ended) = bench.deploy_with(&only_by_reboot("second"), |_| {}, Goal::Boot).await;
+    let entry = ended.unwrap();
+    bench.assert_outcome(&entry, Outcome::RolledBack, Some(Cause::UnprovenBoot)).await;
+    assert!(entry.is_final_failure() && entry.detail.contains("Not booted with UEFI"), "{entry:?}");
+    bench.assert_as_before();
+    assert!(!has_entry(&bench, &system));
+    let said = |spec: &mut driftless::model::node::NodeSpec| spec.reboot.unproven = true;
+    let (system, ended) = bench.deploy_with(&only_by_reboot("second"), said, Goal::Boot).await;
+    bench.assert_outcome(&ended.unwrap(), Outcome::Succeeded, None).await;
+    assert_eq!(boots(&bench), only(&system));
+    assert_eq!(bench.machine.running().unwrap(), bench.first.as_str());
+}
+
+#[tokio::test]
+async fn what_goes_wrong_while_it_is_staged_leaves_the_node_as_it_was() {
+    // The boot loader of the running system is the one that is written.
+    let bench = Bench::on(&System::new("first").fault(Fault::BootLoaderHangs), &Default::default());
+    let system: StorePath = only_by_reboot("second").build().unwrap().parse().unwrap();
+    let hangs = "until grep -q 'loader hangs' /var/log/lab-switch.log 2>/dev/null; do sleep 0.1; done";
+    let hangs = format!("timeout 30 sh -c \"{hangs}\" && rm /var/log/lab-switch.log");
+    for end in ["kill", "power"] {
+        let node = bench.node(&system, |spec| spec.switch_timeout = Duration::from_secs(5));
+        let (nix, order) = (bench.nix(), bench.order(&system, Goal::Boot));
+        let (show, mut stage_seen) = watch::channel(Stage::Preparing);
+        let staging = |stage: &Stage| matches!(stage, Stage::Switching { phase: Phase::Staging, .. });
+        tokio::select! {
+            ended = node.deploy(&nix, &order, &show) => panic!("ended too early: {ended:?}"),
+            _ = stage_seen.wait_for(staging) => {}
+        }
+        bench.machine.enter(&hangs).unwrap().ok().unwrap();
+        let cause = if end == "kill" {
+            let kill = "systemctl kill --signal=KILL --kill-whom=main 'driftless-switch-*'";
+            bench.machine.enter(kill).unwrap().ok().unwrap();
+            while seen(&bench).await.live_switch().is_some() {}
+            (Outcome::RolledBack, Some(Cause::Killed))
+        } else {
+            bench.machine.power_cut().unwrap();
+            bench.machine.start().unwrap();
+            (Outcome::Interrupted, Some(Cause::Killed))
+        };
+        node.close().await;
+        bench.assert_as_before();
+        let state = seen(&bench).await;
+        let entry = state.journal.last().unwrap();
+        bench.assert_outcome(entry, cause.0, cause.1).await;
+        assert_eq!(state.staged, None);
+    }
+    let (_, ended) = bench
+        .deploy_with(&only_by_reboot("second"), |s| s.switch_timeout = Duration::from_secs(2), Goal::Boot)
+        .await;
+    bench.assert_outcome(&ended.unwrap(), Outcome::CommitFailed, Some(Cause::Commit)).await;
+    bench.assert_as_before();
+    bench.machine.reboot().unwrap();
+    bench.assert_as_before();
+}
