@@ -261,3 +261,98 @@ async fn what_goes_wrong_while_it_is_staged_leaves_the_node_as_it_was() {
     bench.machine.reboot().unwrap();
     bench.assert_as_before();
 }
+
+/// What NixOS' `install-grub.pl` writes, with one system to be booted once.
+const GRUB_CFG: &str = r#"search --set=drive1 --fs-uuid 1234
+if [ -s $prefix/grubenv ]; then
+  load_env
+fi
+if [ "${next_entry}" ]; then
+  set default="${next_entry}"
+  set next_entry=
+  save_env next_entry
+  set timeout=1
+  set boot_once=true
+else
+  set default=0
+  set timeout=5
+fi
+menuentry "NixOS - Default" --class nixos --unrestricted {
+search --set=drive1 --fs-uuid 1234
+  linux ($drive1)//kernels/linux-6.6.1-bzImage init=/nix/store/first-nixos/init loglevel=4
+  initrd ($drive1)//kernels/initrd-linux-6.6.1-initrd
+}
+
+submenu "NixOS - All configurations" --class submenu {
+menuentry "NixOS - Configuration 7 (2026-11-22 - 26.05)" --class nixos {
+  linux ($drive1)//kernels/linux-6.6.1-bzImage init=/nix/store/first-nixos/init loglevel=4
+}
+
+menuentry "NixOS - Configuration 6 (2026-11-01 - 26.05)" --class nixos {
+  linux ($drive1)//kernels/linux-6.6.1-bzImage init=/nix/store/old-nixos/init
+}
+
+}
+submenu "NixOS - Profile 'driftless'" --class submenu {
+menuentry "NixOS - Configuration 1 (2026-11-22 - 26.05)" --class nixos {
+  linux ($drive1)//kernels/linux-6.9.1-bzImage init=/nix/store/next-nixos/init loglevel=4
+}
+
+}
+"#;
+
+/// Where GRUB's files are, and whether it could write there.
+const GRUBS: [(&str, &str, &str); 6] = [
+    ("ext2/ext3", "/dev/vda1", "can"),
+    ("msdos", "/dev/nvme0n1p1", "can"),
+    ("btrfs", "/dev/vda1", "cannot"),
+    ("zfs", "rpool/boot", "cannot"),
+    ("ext2/ext3", "/dev/dm-0", "cannot"),
+    ("xfs", "/dev/md127", "cannot"),
+];
+
+/// GRUB itself cannot run in the lab: the script's questions about it are asked on a node with GRUB's files.
+#[test]
+fn grub_is_told_to_boot_once_only_where_it_can_forget_it_again() {
+    let bench = Bench::new("first");
+    let script = driftless::node::SWITCH_SH.trim_end();
+    let functions = script.strip_suffix("main \"$@\"").unwrap();
+    std::fs::write(bench.machine.path("/root/functions.sh"), functions).unwrap();
+    std::fs::create_dir_all(bench.machine.path("/boot/grub")).unwrap();
+    std::fs::write(bench.machine.path("/boot/grub/grub.cfg"), GRUB_CFG).unwrap();
+    let ask = |what: &str| {
+        let asked = format!(
+            "mv /boot/loader /boot/away; . /root/functions.sh; LOG=/root/log LOADER_TOLD=yes PROFILE_BEFORE=/nix/store/first-nixos\n\
+             timeout() {{ shift 3; printf '%s ' \"$@\" >>/root/told; }}\n{what}\nmv /boot/away /boot/loader"
+        );
+        let said = bench.machine.enter(&asked).unwrap();
+        assert!(said.stderr.is_empty(), "{}", said.stderr);
+        said.stdout
+    };
+    assert_eq!(ask("loader"), "grub\n");
+    let entry = "entry_of /nix/store/";
+    assert_eq!(ask(&format!("{entry}first-nixos")), "NixOS - Default");
+    let next = "NixOS - Profile 'driftless'>NixOS - Configuration 1 (2026-11-22 - 26.05)";
+    assert_eq!(ask(&format!("{entry}next-nixos")), next);
+    let old = "NixOS - All configurations>NixOS - Configuration 6 (2026-11-01 - 26.05)";
+    assert_eq!(ask(&format!("{entry}old-nixos")), old);
+    assert_eq!(ask(&format!("{entry}none-nixos")), "");
+    assert_eq!(ask("boots /nix/store/first-nixos && echo yes"), "yes\n");
+    assert_eq!(ask("boots /nix/store/next-nixos && echo yes"), "");
+    for (system, device, can) in GRUBS {
+        let fake = format!(
+            "stat() {{ echo {system}; }}\n findmnt() {{ echo {device}; }}\n readlink() {{ echo \"$2\"; }}"
+        );
+        let said = ask(&format!("{fake}\n if can_boot_once; then echo can; else echo cannot; fi"));
+        assert_eq!(said.trim(), can, "{system} on {device}");
+    }
+    ask("rm -f /root/told; once \"$(entry_of /nix/store/next-nixos)\"");
+    let told = bench.machine.enter("cat /root/told").unwrap().stdout;
+    assert_eq!(told.trim(), format!("grub-editenv /boot/grub/grubenv set next_entry={next}"));
+    // A grub.cfg by somebody else, which would boot the entry for ever.
+    let foreign = bench.machine.path("/boot/grub/grub.cfg");
+    std::fs::write(foreign, GRUB_CFG.replace("save_env next_entry", "true")).unwrap();
+    let fake = "stat() { echo ext2/ext3; }\n findmnt() { echo /dev/vda1; }\n readlink() { echo \"$2\"; }";
+    let said = ask(&format!("{fake}\n if can_boot_once; then echo can; else echo cannot; fi"));
+    assert_eq!(said.trim(), "cannot");
+}
