@@ -30,7 +30,7 @@ help:
 	@echo 'make demo         a fleet of three lab nodes, from the first commit to healed drift; KEEP=1 keeps it up'
 	@echo 'make test         every test, those on lab nodes included'
 	@echo 'make fuzz         feeds every parser to a fuzzer, SECONDS=60 each; needs a nightly Rust'
-	@echo 'make faults       N=200 SEED=...: random faults on a fleet of five lab nodes, and what must hold whatever happens'
+	@echo 'make faults       N=200 SEED=...: random merges and faults on five lab nodes, and what must hold all the same'
 	@echo 'make bench        what it costs, measured on 20 lab nodes, as one table'
 	@echo 'make lint         formatting, clippy, shellcheck, promtool'
 	@echo 'make build        the driftless binary, optimised'

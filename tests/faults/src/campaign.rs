@@ -112,7 +112,6 @@ impl Campaign<'_> {
         let field = self.field;
         self.commit(&Deployment::whole("c0"), Patience::Checkpoint, "checkpoint 0")?;
         self.inspector.prepare()?;
-        self.inspector.converge()?;
         for (number, round) in schedule.rounds.iter().enumerate() {
             let number = number + 1;
             self.round(round).with_context(|| format!("in round {number}"))?;

@@ -60,18 +60,19 @@ impl<'a> Inspector<'a> {
         Self { field, witness, ledger: Ledger::new(), well: Vec::new(), most_memory: 0 }
     }
 
-    /// Before the first round: how nodes look that nobody has harmed, and a first controller.
+    /// Before the first round: a first controller brings the fleet to the first commit and is stopped; nodes that nobody has
+    /// harmed then show how they look when they are well.
     pub(crate) fn prepare(&mut self) -> Result<()> {
         let temporary = self.field.fleet().dir().join("tmp");
         fs::create_dir(&temporary)?;
-        let mut fleet = self.field.fleet_mut();
-        fleet.set_env("TMPDIR", &temporary.display().to_string());
-        fleet.start()?;
-        drop(fleet);
+        self.field.fleet_mut().set_env("TMPDIR", &temporary.display().to_string());
+        self.field.fleet_mut().start()?;
+        self.converge()?;
+        self.field.fleet_mut().stop()?;
         for node in &self.field.nodes {
             self.well.push(shown(node)?);
         }
-        Ok(())
+        self.field.fleet_mut().start()
     }
 
     /// Waits until no switch runs. Who was shut out in the middle of one lets people in again by then, by himself.

@@ -81,11 +81,12 @@ impl MergeKind {
     /// One of each.
     pub fn every() -> Vec<Self> {
         vec![
+            // Faults are for nodes that switch: most merges give most nodes something to do.
+            Self::Good,
             Self::Good,
             Self::Some { from: 0 },
             Self::Test,
             Self::Twice,
-            // Most of what can go wrong is a bad system.
             Self::Bad { node: 0, wrong: Wrong::HealthCheck },
             Self::Bad { node: 0, wrong: Wrong::HealthCheck },
             Self::Bad { node: 0, wrong: Wrong::HealthCheck },

@@ -162,7 +162,8 @@ fn merge(
         _ if place == 0 => When::After(Duration::ZERO),
         0 => When::InPhase(dice.pick(&PHASES)),
         1 => When::After(dice.millis(0, 300)),
-        2.. => When::After(dice.millis(800, 3000)),
+        // Faults go on for longer than one rollout.
+        2.. => When::After(dice.millis(1500, 5000)),
     };
     let node = dice.below(NODES.len());
     let kind = match merges.deal(dice) {
