@@ -143,6 +143,11 @@ fn a_person_deploys_looks_runs_something_and_goes_back() {
         (1, "[web2] web2\n", "error: web2: exit code 3\n")
     );
 
+    // A switch that only makes it the boot default again is not what brought it: a rollback goes behind that.
+    let unpersist = format!("nix-env -p /nix/var/nix/profiles/system --set {first}");
+    fleet.nodes[1].enter(&unpersist).unwrap().ok().unwrap();
+    let persisted = fleet.say(&["deploy", "--release", release, "--on", "web2"]);
+    assert_eq!(persisted.code, 0, "{persisted:?}");
     let back = fleet.say(&["rollback", "--release", release, "--on", "web2"]);
     assert_eq!(back.code, 0, "{back:?}");
     assert_eq!(fleet.nodes[1].running().unwrap(), first);
@@ -151,7 +156,7 @@ fn a_person_deploys_looks_runs_something_and_goes_back() {
     let history: Value = serde_json::from_str(&history.out).unwrap();
     let systems: Vec<&str> =
         history["web2"].as_array().unwrap().iter().map(|entry| entry["system"].as_str().unwrap()).collect();
-    assert_eq!(systems, [&first, &second], "newest first");
+    assert_eq!(systems, [&first, &second, &second], "newest first");
     assert!(history["web2"][0]["asker"].as_str().unwrap().starts_with("alice@"));
     let held = fleet.say(&["status", "--release", release, "--on", "web2"]);
     assert!(held.out.contains("rolled back by hand"), "the pin says why: {held:?}");

@@ -172,14 +172,15 @@ pub fn in_an_hour() -> PinEnd {
     PinEnd::At(Timestamp::now() + PIN_FOR)
 }
 
-/// What a node ran before the switch that brought what it runs.
+/// What a node ran before the switch that brought what it runs. A later switch to the very same system (one that only made it
+/// the boot default again) brought nothing.
 pub fn before(state: &NodeState) -> Option<&StorePath> {
-    let brought = state
-        .journal
-        .iter()
-        .rev()
-        .find(|entry| entry.outcome == Some(Outcome::Succeeded) && entry.system == state.running)?;
-    (brought.previous != state.running).then_some(&brought.previous)
+    let brought = |entry: &&Entry| {
+        entry.outcome == Some(Outcome::Succeeded)
+            && entry.system == state.running
+            && entry.previous != state.running
+    };
+    state.journal.iter().rev().find(brought).map(|entry| &entry.previous)
 }
 
 /// The commit that brought a system to a node, as its journal knows it; `-` where it does not.

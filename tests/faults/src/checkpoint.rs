@@ -7,7 +7,7 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use driftless_lab::Node;
+use driftless_lab::{Node, Power};
 use serde_json::Value;
 
 use crate::diary::{Done, held, now};
@@ -90,6 +90,11 @@ impl<'a> Inspector<'a> {
             if shut.contains(&index) {
                 return Ok(());
             }
+            // The lab's own: a PID 1 that died as a kernel panics. Whoever stands before it presses the button.
+            if let Power::Broken(why) = node.power() {
+                field.diary.say(&format!("{} is turned on again; it had died: {why}", node.name()));
+                return node.start();
+            }
             node.wait_ssh().context("nobody shut it but it lets nobody in")
         })?;
         self.audit()
@@ -119,6 +124,16 @@ impl<'a> Inspector<'a> {
         Ok(())
     }
 
+    /// A release that fills disks may have come to a node after the repair.
+    fn make_room(&self) {
+        for node in &self.field.nodes {
+            for place in ["/nix", "/var", "/run"] {
+                // There is none, as a rule.
+                let _ = fs::remove_file(node.path(place).join(".lab-fill"));
+            }
+        }
+    }
+
     /// A controller that has just begun may not know its nodes yet; a person then says it again.
     fn give_back(&self, index: usize) -> Result<()> {
         let from = now();
@@ -146,6 +161,7 @@ impl<'a> Inspector<'a> {
         let mut shows = Value::Null;
         while began.elapsed() < CONVERGE {
             ensure!(self.field.fleet_mut().lives()?, "the controller ended by itself");
+            self.make_room();
             if let Ok(seen) = self.field.fleet().snapshot() {
                 let in_sync = |name: &str| {
                     let node = &seen["nodes"][name];

@@ -112,7 +112,9 @@ fn parse(node: &str, line: &str, place: &Path) -> Result<Entry> {
         asker: fields[9].to_owned(),
         boot: fields[10].to_owned(),
         detail: fields[11].to_owned(),
-        committing: fields[3] == "committing" || file("log").contains("driftless: phase committing"),
+        committing: fields[3] == "committing"
+            || fields[4] == "succeeded"
+            || file("log").contains("driftless: phase committing"),
         order: pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         failed_before: file("failed-before"),
     })

@@ -43,7 +43,14 @@ impl Ledger {
             found.extend(page.judge(node, field, witness)?);
             found.extend(page.overlaps());
             found.extend(page.tried_again(node, field));
-            found.extend(page.boots(&field.installed, &field.strays, &witness.since(node, page.until)));
+            // A journal on a full disk that a reboot follows has lost its end: what was proven in it nobody knows.
+            let lost = |entry: &Entry| {
+                let end = entry.finished.unwrap_or(entry.started);
+                let done = field.diary.between(node, entry.started - ECHO, end + ECHO);
+                done.iter().any(|done| ["fill-var", "full-disk"].contains(&done.kind))
+            };
+            let sights = witness.since(node, page.until);
+            found.extend(page.boots(&field.installed, &field.strays, &sights, lost));
             if let Some(last) = witness.since(node, page.until).last() {
                 page.until = last.at;
             }
@@ -150,11 +157,20 @@ impl Page {
     }
 
     /// Whatever was booted, or would have been, was proven: installed at first, by hand, or with contact and verdict.
-    fn boots(&self, installed: &str, strays: &[String], sights: &[Sight]) -> Vec<String> {
+    fn boots(
+        &self,
+        installed: &str,
+        strays: &[String],
+        sights: &[Sight],
+        lost: impl Fn(&Entry) -> bool,
+    ) -> Vec<String> {
         let proven = |system: &String| {
             system == installed
                 || strays.contains(system)
-                || self.entries.values().any(|entry| entry.committing && entry.system == *system)
+                || self
+                    .entries
+                    .values()
+                    .any(|entry| entry.system == *system && (entry.committing || lost(entry)))
         };
         let mut wrong = BTreeSet::new();
         for sight in sights {
