@@ -92,7 +92,9 @@ pub fn contested(
 ) -> Option<Failures> {
     let last = history::last_success(state).filter(|entry| entry.system != *toplevel)?;
     let recent = |entry: &&Entry| now.duration_since(history::ended(entry, state, seen_at)) < MEMORY;
-    let installed = history::successes(toplevel, state).filter(recent).count();
+    // One that only made it the boot default again brought nothing that could be replaced.
+    let brought = |entry: &&Entry| entry.previous != entry.system;
+    let installed = history::successes(toplevel, state).filter(recent).filter(brought).count();
     let count = u32::try_from(installed).unwrap_or(u32::MAX).checked_sub(1).filter(|count| *count > 0)?;
     let error = "installed more than once, and another switch replaced it each time; does another controller have this \
                  node, or does the branch go to and fro?";

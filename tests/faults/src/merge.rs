@@ -185,6 +185,12 @@ impl Deployment {
         let deadlines = match patience {
             // A machine that is busy with other things must not look like a fault.
             Patience::Checkpoint => "switchTimeout = 60; successTimeout = 40; healthTimeout = 40;",
+            // What may last, lasts through some cuts; the other half shows what a deadline does.
+            Patience::Round
+                if declared.extra.is_empty() && declared.text.ends_with(['1', '3', '5', '7', '9']) =>
+            {
+                "switchTimeout = 20; successTimeout = 20; healthTimeout = 20;"
+            }
             Patience::Round if declared.extra.is_empty() => {
                 "switchTimeout = 20; successTimeout = 6; healthTimeout = 6;"
             }
