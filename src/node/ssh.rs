@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use openssh::Session;
+use rand::Rng;
 use tokio::sync::{Mutex, OnceCell};
 
 use super::any_shell::for_any_shell;
@@ -296,11 +297,14 @@ impl Ssh {
         Ok(text.lines().find_map(|line| line.strip_prefix("user ")).unwrap_or("root").to_owned())
     }
 
+    /// Opens the connection under a name of its own and then puts it in place. Two logins at once (that of a controller
+    /// which was killed meanwhile, and its successor's) would otherwise meet at one name: the later ssh says "already exists,
+    /// disabling multiplexing" and keeps a connection that nobody can use or end. One that lost its place ends by itself.
     async fn start_master(&self) -> Result<(), NodeError> {
-        // A socket that nobody answers on is left from a connection that died.
-        let _ = fs::remove_file(&self.socket);
+        let mut attempt = self.socket.clone().into_os_string();
+        attempt.push(format!(".{:08x}", rand::rng().random::<u32>()));
         let mut command = self.command();
-        command.args(["-M", "-N", "-f", "-S"]).arg(&self.socket);
+        command.args(["-M", "-N", "-f", "-S"]).arg(&attempt);
         command.args(["-o", &format!("ControlPersist={PERSIST_SECONDS}")]);
         command.args([
             "-o",
@@ -309,7 +313,12 @@ impl Ssh {
             &self.host,
         ]);
         let deadline = self.connect_timeout + LOGIN;
-        command::run(command, deadline).await.map(|_| ()).map_err(|error| self.connect_error(error))
+        command::run(command, deadline).await.map_err(|error| self.connect_error(error))?;
+        fs::rename(&attempt, &self.socket).map_err(|source| NodeError::Runtime {
+            node: self.node.clone(),
+            path: self.socket.clone(),
+            source,
+        })
     }
 
     async fn stop_master(&self) {
