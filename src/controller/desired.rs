@@ -48,6 +48,8 @@ pub struct Desired {
     /// The revision to be prepared next.
     waiting: Option<Revision>,
     preparing: Option<Preparing>,
+    /// A commit that a newer one interrupted before it was in force.
+    interrupted: Option<Revision>,
     /// Numbers the preparations, so that what a cancelled one still hands in is told apart.
     number: u64,
     prepare_again: Option<Instant>,
@@ -78,6 +80,7 @@ impl Desired {
             release,
             waiting: None,
             preparing: None,
+            interrupted: None,
             number: 0,
             prepare_again: None,
             tries: 0,
@@ -242,7 +245,7 @@ impl Desired {
         let again = self.prepare_again;
         self.supersede(metrics);
         self.prepare_again = again;
-        self.waiting = self.release.as_ref().and_then(|release| unfinished(release, &revision));
+        self.waiting = self.to_finish(&revision);
         let head = revision.commit.short();
         let message = format!(
             "the branch was rewritten: {head} does not descend from the revision in force; push on top of that, or run \
@@ -258,6 +261,16 @@ impl Desired {
         self.waiting = None;
         let Some(superseded) = self.preparing.take() else { return };
         metrics.evaluated(EvaluationResult::Superseded, superseded.began.elapsed());
+        let in_force = self.release.as_ref().and_then(|release| release.revision.as_ref());
+        if in_force != Some(&superseded.revision) {
+            self.interrupted = Some(superseded.revision);
+        }
+    }
+
+    /// The commit that `head` interrupted, now that `head` comes to nothing.
+    fn to_finish(&mut self, head: &Revision) -> Option<Revision> {
+        let interrupted = self.interrupted.take().filter(|revision| revision != head);
+        interrupted.or_else(|| unfinished(self.release.as_ref()?, head))
     }
 
     /// Keeps the release in force for a successor.
@@ -330,6 +343,7 @@ impl Desired {
     fn enter(&mut self, candidate: Candidate) {
         let Some(preparing) = &self.preparing else { return };
         let revision = preparing.revision.clone();
+        self.interrupted = None;
         self.release = Some(begin(self.release.take(), revision, &candidate.names, &self.roots));
         for step in candidate.steps {
             self.learn(step);
@@ -354,7 +368,7 @@ impl Desired {
         let head = self.view.head.as_ref() == Some(&preparing.revision);
         if head {
             self.view.blocked = Some(blocked);
-            self.waiting = self.release.as_ref().and_then(|release| unfinished(release, &preparing.revision));
+            self.waiting = self.to_finish(&preparing.revision);
         }
         self.try_again_later(preparing.again);
     }
