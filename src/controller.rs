@@ -308,7 +308,7 @@ impl Controller {
                 let job = execute::Job {
                     node: node.clone(),
                     action: action.clone(),
-                    revision: self.desired.revision_of(release, name),
+                    revision: release.revision_of(name),
                     nix: self.nix.clone(),
                     metrics: self.metrics.clone(),
                 };

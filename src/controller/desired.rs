@@ -21,12 +21,11 @@ use super::succession::{begin, built, deployed_to, evaluated, forget_roots, is_b
 use super::{Desk, News, Options, counted};
 use crate::error_chain::error_chain;
 use crate::model::name::NodeName;
-use crate::model::release::{Progress, Release};
+use crate::model::release::Release;
 use crate::model::revision::Revision;
 use crate::model::snapshot::{Blocked, BlockedReason, SourceView};
 use crate::model::way::Way;
 use crate::nix::Nix;
-use crate::plan::backoff;
 use crate::serve::metrics::{EvaluationResult, FetchResult, Metrics};
 use crate::source::{Lineage, Source, SourceError};
 
@@ -111,15 +110,6 @@ impl Desired {
         self.view.fetched_at.is_some() || self.view.fetch_error.is_some()
     }
 
-    /// The commit that a node's desired system is from; `-` where that is not known any more.
-    pub fn revision_of(&self, release: &Release, name: &NodeName) -> String {
-        let current = release.nodes.get(name).is_some_and(|node| matches!(node.progress, Progress::Built));
-        match &release.revision {
-            Some(revision) if current => revision.commit.to_string(),
-            Some(_) | None => "-".into(),
-        }
-    }
-
     /// Somebody says that there may be a new commit.
     pub fn fetch_now(&mut self) {
         self.fetch_due = Instant::now();
@@ -162,10 +152,7 @@ impl Desired {
 
     /// What is tried again: the newest commit or, where that is refused, the one in force.
     fn worth_preparing(&self) -> Option<Revision> {
-        let refused = self.view.blocked.as_ref().is_some_and(|blocked| match blocked.reason {
-            BlockedReason::NonFastForward => true,
-            BlockedReason::InvalidFile | BlockedReason::EvalFailed | BlockedReason::MassRemoval => false,
-        });
+        let refused = self.view.blocked.as_ref().is_some_and(Blocked::is_rewrite);
         if refused { self.release.as_ref()?.revision.clone() } else { self.view.head.clone() }
     }
 
@@ -208,8 +195,7 @@ impl Desired {
                 self.view.fetched_at = Some(Timestamp::now());
                 self.view.fetch_error = None;
                 self.commit_times.fetched();
-                let rewritten = |blocked: &Blocked| blocked.reason == BlockedReason::NonFastForward;
-                let was_refused = self.view.blocked.as_ref().is_some_and(rewritten);
+                let was_refused = self.view.blocked.as_ref().is_some_and(Blocked::is_rewrite);
                 let known = self.view.head.as_ref().is_some_and(|head| head.commit == revision.commit);
                 match lineage {
                     Lineage::Rewritten if !(known && was_refused) => self.refuse_head(revision, metrics),
@@ -379,7 +365,7 @@ impl Desired {
             Again::Same => PREPARE_AGAIN,
             Again::Perhaps => {
                 self.tries = self.tries.saturating_add(1);
-                backoff::delay(self.tries).min(PREPARE_AGAIN)
+                crate::plan::backoff::delay(self.tries).min(PREPARE_AGAIN)
             }
         };
         self.prepare_again = Some(Instant::now() + pause);

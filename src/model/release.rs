@@ -23,6 +23,17 @@ pub struct Release {
     pub rollout: RolloutSpec,
 }
 
+impl Release {
+    /// The commit that a node's desired system is from; `-` where that is not known any more.
+    pub fn revision_of(&self, name: &NodeName) -> String {
+        let current = self.nodes.get(name).is_some_and(|node| matches!(node.progress, Progress::Built));
+        match &self.revision {
+            Some(revision) if current => revision.commit.to_string(),
+            Some(_) | None => "-".into(),
+        }
+    }
+}
+
 /// One node in a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

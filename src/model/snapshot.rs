@@ -97,6 +97,16 @@ pub struct Blocked {
     pub message: String,
 }
 
+impl Blocked {
+    /// Whether the branch was rewritten: then the newest commit itself is in question, not only what is in it.
+    pub fn is_rewrite(&self) -> bool {
+        match self.reason {
+            BlockedReason::NonFastForward => true,
+            BlockedReason::InvalidFile | BlockedReason::EvalFailed | BlockedReason::MassRemoval => false,
+        }
+    }
+}
+
 /// Kinds of reasons for which the newest commit is not in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
