@@ -11,6 +11,7 @@ mod commit_times;
 mod compare;
 mod counted;
 mod desired;
+mod desk;
 mod execute;
 mod head;
 mod lookout;
@@ -36,7 +37,6 @@ use crate::model::name::NodeName;
 use crate::model::release::Release;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView};
 use crate::nix::{Nix, NixError};
-use crate::node::Look;
 use crate::plan::view::{Pass, node_views};
 use crate::serve::metrics::Metrics;
 use crate::serve::{self, ServeError};
@@ -45,9 +45,9 @@ use crate::source::{self, Source, SourceError};
 use clock::Clock;
 use compare::Comparisons;
 use desired::Desired;
+use desk::{Desk, News};
 use execute::Running;
 use lookout::Lookout;
-use prepare::Prepared;
 pub use state_lock::StateError;
 
 /// The longest sleep between two passes: the heartbeat of the loop.
@@ -96,40 +96,6 @@ pub enum ControllerError {
     /// The windows cannot be served.
     #[error("cannot serve status and metrics")]
     Serve(#[source] ServeError),
-}
-
-/// What a task found; read by the next pass.
-#[derive(Debug)]
-enum News {
-    /// The source was asked for its newest commit.
-    Fetched { outcome: Result<head::Fetched, SourceError>, took: Duration },
-    /// A step of evaluating and building a revision.
-    Prepared { number: u64, step: Prepared },
-    /// A node was looked at.
-    Observed { node: NodeName, look: Box<Look> },
-    /// An action ended; the node was looked at right after it.
-    Ended(Box<execute::Ended>),
-    /// Two closures were compared.
-    Compared { pair: compare::Pair, packages: Option<crate::model::packages::PackageDiff> },
-}
-
-/// How tasks hand in what they found.
-#[derive(Debug, Clone)]
-struct Desk {
-    news: mpsc::UnboundedSender<News>,
-    wake: Arc<Notify>,
-}
-
-impl Desk {
-    fn hand_in(&self, news: News) {
-        // The loop is gone only at shutdown, and then nobody wants to know.
-        let _ = self.news.send(news);
-        self.wake.notify_one();
-    }
-
-    fn look_again(&self) {
-        self.wake.notify_one();
-    }
 }
 
 /// Everything the loop owns.
