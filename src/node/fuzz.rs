@@ -24,7 +24,6 @@ pub(crate) fn reply(bytes: &[u8]) {
     let _ = reply.get("deadlines").and_then(deadlines);
     let Ok(state) = reply.node_state() else { return };
     is_kept(&state);
-    assert!(state.journal.is_sorted_by(|a, b| a.id <= b.id));
     if let Some(pin) = &state.pin {
         assert!(!pin_end(&pin.until).contains('\n'));
     }
