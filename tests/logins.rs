@@ -279,6 +279,12 @@ async fn an_ipv6_address_with_a_zone_leads_to_a_node_in_brackets_and_bare() {
     let route = ["-o", "route", "get", &machine.address().to_string()];
     let route = Command::new("ip").args(route).output().unwrap();
     let zone = word_after(&String::from_utf8(route.stdout).unwrap(), "dev");
+    let here = list.replace("eth0", &zone);
+    let wait = format!("timeout 20 sh -c 'until {here} | grep -q inet6; do sleep 0.1; done'");
+    assert!(
+        Command::new("sh").args(["-c", &wait]).status().unwrap().success(),
+        "{zone} has no address of its own"
+    );
     let at = |host: String| with(&world.spec(&machine, "root"), |spec| spec.host = Some(host));
     world.succeeds(&machine, &at(format!("root@[{address}%{zone}]"))).await;
     let bare = world.node(&machine, &at(format!("root@{address}%{zone}")), &world.ssh());

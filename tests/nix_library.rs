@@ -143,7 +143,7 @@ fn a_node_without_options_has_the_documented_defaults() {
                 "availability": "always", "goal": "switch", "onDrift": "heal", "suspended": null,
                 "hasFastConnection": false, "switchTimeout": 300, "successTimeout": 60, "healthTimeout": 60,
                 "ignoreFailingSystemdUnits": false, "ignoreUnits": [], "privilegeEscalationCommand": ["sudo"],
-                "healthChecks": { "units": [], "commands": {} }, "reboot": { "policy": "never" },
+                "healthChecks": { "units": [], "commands": {} }, "reboot": { "policy": "never", "unproven": false },
                 "buildOnTarget": false, "machineId": null, "lastResort": "reboot",
                 "closurePaths": [], "closureDrvs": [],
             })
@@ -168,6 +168,7 @@ fn every_option_reaches_the_manifest() {
                   privilegeEscalationCommand = [ "doas" "-n" ];
                   healthChecks = {{ units = [ "nginx.service" ]; commands.up = "true"; }};
                   lastResort = "none";
+                  reboot.unproven = true;
                   machineId = "0123456789abcdef0123456789abcdef";
                   closurePaths = [ (pkgs.writeText "extra" "x") ];
                   configuration = {{ {BASE} }};
@@ -188,7 +189,7 @@ fn every_option_reaches_the_manifest() {
             "ignoreFailingSystemdUnits": true, "ignoreUnits": ["x.service"],
             "privilegeEscalationCommand": ["doas", "-n"],
             "healthChecks": { "units": ["nginx.service"], "commands": { "up": "true" } },
-            "reboot": { "policy": "never" }, "buildOnTarget": false, "lastResort": "none",
+            "reboot": { "policy": "never", "unproven": true }, "buildOnTarget": false, "lastResort": "none",
             "machineId": "0123456789abcdef0123456789abcdef",
         });
         for (option, value) in expected.as_object().unwrap() {

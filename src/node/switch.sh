@@ -1061,14 +1061,14 @@ leave() { # CAUSE DETAIL
 
 last_resort() { # OUTCOME CAUSE DETAIL REASON
   if [ "$LAST_RESORT" != reboot ] || [ "$(boot_default)" != "$PREVIOUS" ] || ! boots "$PREVIOUS"; then
-    finish rollback-failed "$2" "$3; $4, and a reboot is not allowed or would not boot $PREVIOUS"
+    finish rollback-failed "$2" "$4, and a reboot is not allowed or would not boot $PREVIOUS; $3"
     return
   fi
-  # The reboot is what puts the previous system back, whatever its re-activation said.
-  finish "${AFTER_ROLLBACK:-rolled-back}" "$2" "$3; $4: rebooting into $PREVIOUS"
+  # The reboot is what puts the previous system back, whatever its re-activation said. First, because a detail is cut short.
+  finish "${AFTER_ROLLBACK:-rolled-back}" "$2" "$4: rebooting into $PREVIOUS; $3"
   sync
   system_ctl reboot >>"$LOG" 2>&1 || system_ctl reboot --force >>"$LOG" 2>&1 ||
-    finish rollback-failed "$2" "$3; $4, and the reboot failed"
+    finish rollback-failed "$2" "$4, and the reboot failed; $3"
 }
 
 # --- the end of a switch whose watcher is gone ----------------------------------------------------------------------

@@ -111,15 +111,16 @@ async fn a_previous_system_that_never_activates_cleanly_still_opens_its_way_in_a
 #[tokio::test]
 async fn a_rollback_that_fails_with_the_way_in_shut_ends_in_a_reboot_into_the_previous_system() {
     let bench = Bench::new("first");
-    let slow = built(&System::new("bad").fault(Fault::Slow(2)).fault(Fault::KillSsh));
+    let slow = built(&System::new("bad").fault(Fault::Slow(4)).fault(Fault::KillSsh));
     let node = bench.node(&slow, |spec| {
-        spec.switch_timeout = Duration::from_secs(4);
+        spec.switch_timeout = Duration::from_secs(8);
         spec.success_timeout = Duration::from_secs(3);
     });
     // sshd cannot be started again, and something else has the lock of switch-to-configuration from then on.
-    let take = "mkdir -p /run/systemd/system.control; ln -sfn /dev/null /run/systemd/system.control/sshd.service; \
-                systemctl daemon-reload; (exec 8>/run/nixos/switch-to-configuration.lock; flock 8; sleep 60) \
-                </dev/null >/dev/null 2>&1 &";
+    let take = "lock=/run/nixos/switch-to-configuration.lock; \
+                (until [ -e $lock ]; do sleep 0.1; done; sleep 0.3; exec 8>$lock; flock 8; sleep 60) </dev/null >/dev/null 2>&1 & \
+                mkdir -p /run/systemd/system.control; ln -sfn /dev/null /run/systemd/system.control/sshd.service; \
+                systemctl daemon-reload";
     let ended = deploy_and(&bench, &node, &slow, Phase::Testing, || {
         bench.machine.enter(take).unwrap();
     });

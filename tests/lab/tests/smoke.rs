@@ -381,7 +381,7 @@ impl Stranger {
 
     fn await_its_end(&self) {
         // The one who cleans up is no child of ours: there is nothing to wait for but the result.
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(40);
         loop {
             let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
             let mounted = mounts.contains(&*self.dir.to_string_lossy());
