@@ -70,7 +70,7 @@ fuzz:
 faults:
 	@tests/deps.sh demo
 	cargo build -p driftless --bin driftless
-	@N=$(N) SEED=$(SEED) cargo run --quiet -p driftless-faults
+	@N=$(N) ROUND=$(ROUND) SEED=$(SEED) cargo run --quiet -p driftless-faults
 
 # Ends with code 0 also where a target is missed: a benchmark, not a test.
 bench:

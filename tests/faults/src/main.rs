@@ -1,4 +1,5 @@
-//! `make faults`: a fault campaign of `N` faults from `SEED` (both from the environment; a seed is thrown where none is given).
+//! `make faults`: a fault campaign of `N` faults from `SEED`, about `ROUND` between two checkpoints (all from the environment;
+//! a seed is thrown where none is given).
 //! Exits with 1 and the way to replay it where an invariant does not hold.
 
 use std::path::{Path, PathBuf};
@@ -9,27 +10,30 @@ use driftless_faults::{Broken, Options, Schedule, run};
 
 /// Faults, where `N` says nothing.
 const FAULTS: usize = 200;
-/// Faults between two checkpoints.
+/// Faults between two checkpoints, where `ROUND` says nothing.
 const PER_ROUND: usize = 16;
 
 fn main() -> ExitCode {
     let thrown =
         || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| u64::from(now.subsec_nanos()));
-    let (Some(faults), Some(seed)) = (number("N", || FAULTS as u64), number("SEED", thrown)) else {
-        eprintln!("N and SEED must be numbers");
+    let (faults, per_round) = (number("N", || FAULTS as u64), number("ROUND", || PER_ROUND as u64));
+    let (Some(faults), Some(per_round), Some(seed)) = (faults, per_round, number("SEED", thrown)) else {
+        eprintln!("N, ROUND and SEED must be numbers");
         return ExitCode::from(64);
     };
-    let faults = usize::try_from(faults).unwrap_or(usize::MAX);
-    println!("{faults} faults, seed {seed}: again with `make faults N={faults} SEED={seed}`");
+    let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let (faults, per_round) = (whole(faults), whole(per_round));
+    let again = format!("make faults N={faults} ROUND={per_round} SEED={seed}");
+    println!("{faults} faults, seed {seed}: again with `{again}`");
     if std::env::var_os("PLAN").is_some_and(|plan| !plan.is_empty()) {
-        println!("{:#?}", Schedule::new(seed, faults, PER_ROUND));
+        println!("{:#?}", Schedule::new(seed, faults, per_round));
         return ExitCode::SUCCESS;
     }
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let ran = run(Options {
         seed,
         faults,
-        per_round: PER_ROUND,
+        per_round,
         binary: binary(),
         project: project.canonicalize().unwrap_or(project),
         out: Box::new(std::io::stdout()),
@@ -44,9 +48,7 @@ fn main() -> ExitCode {
                 eprintln!("\nThe controller's last words:\n{}", broken.log);
             }
             eprintln!("\nBROKEN: {error:#}");
-            eprintln!(
-                "again (the same steps; their timing is the machine's): make faults N={faults} SEED={seed}"
-            );
+            eprintln!("again (the same steps; their timing is the machine's): {again}");
             ExitCode::FAILURE
         }
     }
