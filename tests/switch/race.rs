@@ -58,8 +58,9 @@ fn of_several_starts_at_once_one_wins_and_the_others_leave_nothing_behind() {
 fn of_accept_reject_and_deadline_at_once_one_wins_and_all_are_told_which() {
     let lab = Lab::start().unwrap();
     let systems = System::build_all(&[System::new("first")]).unwrap();
-    let nodes = nodes(&lab, 2, &systems);
-    let told = on_all(&nodes, |n, node| vec![race(node, &format!("verdicts 120 {}", ["dash", "bash"][n]))]);
+    let nodes = nodes(&lab, 4, &systems);
+    let told =
+        on_all(&nodes, |n, node| vec![race(node, &format!("verdicts 60 {}", ["dash", "bash"][n % 2]))]);
     for who in ["accept", "reject", "timeout"] {
         let won = told.iter().flat_map(|one| one.lines()).filter_map(|line| line.strip_prefix(who));
         let won: u32 = won.map(|count| count.trim().parse::<u32>().unwrap()).sum();
