@@ -12,6 +12,8 @@
 //! | `timeout` leaves children that keep the lock of switch-to-configuration | `an_activation_that_hangs_is_ended_at_its_deadline_and_rolled_back`, `faults::every_fault_of_a_new_system_has_its_outcome` (a child that stays) |
 //! | a polled verdict says accepted and rolls back | `race::of_accept_reject_and_deadline_at_once_one_wins_and_all_are_told_which` |
 //! | sudo writes lines into the journal at each look | `spine::a_look_at_a_node_leaves_no_line_of_sudo_in_its_journal` |
+//! | the guard finds its programs in the system that it is to undo | `guard::what_ends_a_switch_relies_on_no_program_of_the_new_system` |
+//! | where users do not see processes, a live switch looks dead | `spine::a_user_of_the_node_can_watch_and_do_nothing_else` |
 //! | a half commit is taken for the way back | `spine::a_failing_switch_after_a_half_commit_does_not_go_back_to_the_half` |
 //! | a user holds the lock and keeps switches away | `spine::a_user_of_the_node_can_watch_and_do_nothing_else` |
 //! | a failed redirection of `:` ends the shell without a word | `spine::what_cannot_be_written_down_is_not_begun_and_leaves_nothing` |

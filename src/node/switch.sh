@@ -54,8 +54,9 @@ read_file() { # FILE -> VALUE
   read -r VALUE <"$1" || [ -n "$VALUE" ]
 }
 
+# Also where the power goes: a new name may be on the disk before what it names.
 put() { # FILE TEXT: whole, or what stood there before
-  if printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1"; then return 0; fi
+  if printf '%s\n' "$2" >"$1.new" && { sync "$1.new" 2>/dev/null || :; } && mv -f "$1.new" "$1"; then return 0; fi
   rm -f "$1.new"
   return 1
 }
@@ -99,6 +100,7 @@ find_shell() { # SYSTEM -> SHELL_BEFORE
 }
 
 running() { readlink -f /run/current-system; }
+booted() { readlink -f /run/booted-system; }
 boot_default() { # nothing where there is no such profile
   default=$(readlink -f "$PROFILE")
   if is_store_path "$default"; then printf '%s' "$default"; fi
@@ -217,15 +219,8 @@ forget_old() {
   return 0
 }
 
-load() { # ID: sets what `start` was given and what `run` recorded
-  ID=$1
-  ENTRY=$JOURNAL/$ID
-  LOG=$LIVE/$ID/log
-  SYSTEM='' PREVIOUS='' PROFILE_BEFORE='' NONCE='' EXPECTED='' GOAL=switch REVISION='' ASKER='' SSH_FROM='' LAST_RESORT=reboot
-  SWITCH_TIMEOUT=300 CONTACT_TIMEOUT=60 HEALTH_TIMEOUT=60 IGNORE_FAILED=no IGNORE_UNITS='' LISTENED=no ROUTED=no LOADER_TOLD=no
-  STARTED=0 BOOT='' OUTCOME='' CAUSE='' DETAIL='' FINISHED='' PHASE='' SSH_UNITS='' CHECKS='' CONTACT_OVER=''
-  UNPROVEN=no PROVING=no
-  if ! is_id "$ID" || [ ! -r "$ENTRY/order" ]; then return 1; fi
+# By no program: a broken system may have brought its own, and what it is gone back to is written here.
+read_keys() {
   while read -r key value; do
     case $key in
       system) SYSTEM=$value ;;
@@ -254,9 +249,21 @@ load() { # ID: sets what `start` was given and what `run` recorded
       started) STARTED=$value ;;
       boot) BOOT=$value ;;
     esac
-  done <<END
-$(cat "$ENTRY/order" "$ENTRY/found" 2>/dev/null)
-END
+  done
+}
+
+load() { # ID: sets what `start` was given and what `run` recorded
+  ID=$1
+  ENTRY=$JOURNAL/$ID
+  LOG=$LIVE/$ID/log
+  SYSTEM='' PREVIOUS='' PROFILE_BEFORE='' NONCE='' EXPECTED='' GOAL=switch REVISION='' ASKER='' SSH_FROM='' LAST_RESORT=reboot
+  SWITCH_TIMEOUT=300 CONTACT_TIMEOUT=60 HEALTH_TIMEOUT=60 IGNORE_FAILED=no IGNORE_UNITS='' LISTENED=no ROUTED=no LOADER_TOLD=no
+  STARTED=0 BOOT='' OUTCOME='' CAUSE='' DETAIL='' FINISHED='' PHASE='' SSH_UNITS='' CHECKS='' CONTACT_OVER=''
+  UNPROVEN=no PROVING=no
+  if ! is_id "$ID" || [ ! -r "$ENTRY/order" ]; then return 1; fi
+  for file in "$ENTRY/order" "$ENTRY/found"; do
+    [ -r "$file" ] && read_keys <"$file"
+  done
   if read_file "$LIVE/$ID/phase" || read_phase "$ID"; then PHASE=$VALUE; fi
   search_path "$PREVIOUS"
 }
@@ -300,6 +307,8 @@ routed() {
       done </proc/net/ipv6_route
       return 1
       ;;
+    # sshd does not know it either ("UNKNOWN").
+    *[!0-9.]*) return 0 ;;
   esac
   # /proc/net/route: addresses as hexadecimal numbers, least significant byte first.
   old_ifs=$IFS
@@ -442,7 +451,7 @@ guard_start() { # ID
   timeout -k 5 20 systemd-run --quiet --collect --no-ask-password --service-type=exec --unit="$unit" \
     -p OOMPolicy=continue -p OOMScoreAdjust=-900 -p IgnoreOnIsolate=yes -p TimeoutStopSec=infinity \
     -p Restart=on-failure -p RestartSec=1 -p StartLimitIntervalSec=600 -p StartLimitBurst=100 \
-    -p "ExecStopPost=$SHELL_BEFORE $guarded - resume $1" \
+    -p "ExecStopPost=-$SHELL_BEFORE $guarded - resume $1" \
     "$SHELL_BEFORE" "$guarded" - resume "$1" </dev/null >>"$LOG" 2>&1 9>&-
 }
 
@@ -709,7 +718,7 @@ still_ours() {
 }
 
 commit() {
-  if [ "$GOAL" = switch ]; then still_ours; fi
+  if [ "$GOAL" = switch ] || [ "$PROVING" = yes ]; then still_ours; fi
   enter committing
   if make_default "$SYSTEM"; then
     rm -f "$STAGED"
@@ -750,6 +759,8 @@ restore_profile() {
   [ -n "$PROFILE_BEFORE" ] || return 0
   # Somebody else's since.
   case $(boot_default) in "$SYSTEM" | "$PROFILE_BEFORE") ;; *) return 0 ;; esac
+  # It was the default before: its own checks have no say in becoming it again.
+  NO_CHECK=1
   make_default "$PROFILE_BEFORE"
 }
 
@@ -927,7 +938,7 @@ read_staged() {
 # Whether this switch is the proof of what was booted once: only then the way back is a reboot.
 proves() {
   read_staged && [ "$WAITS_FOR" = "$SYSTEM" ] && [ "$SYSTEM" = "$PREVIOUS" ] && [ "$STAGED_IN" != "$(boot_id)" ] &&
-    [ "$(readlink -f /run/booted-system)" = "$SYSTEM" ] && default=$(boot_default) &&
+    [ "$(booted)" = "$SYSTEM" ] && default=$(boot_default) &&
     [ -n "$default" ] && [ "$default" != "$SYSTEM" ]
 }
 
@@ -939,7 +950,7 @@ settle_staged() {
     once '' || return 1
     settle superseded
   elif [ -z "$BOOTED" ]; then
-    if [ "$(running)" = "$WAITS_FOR" ]; then put "$STAGED" "$WAITING booted"; else settle did-not-boot; fi
+    if [ "$(booted)" = "$WAITS_FOR" ]; then put "$STAGED" "$WAITING booted"; else settle did-not-boot; fi
   fi
   rm -f "$TRIAL" "$TRIAL"-*-link
   [ "$PROVING" = yes ] || rm -f "$STAGED"
@@ -1029,9 +1040,10 @@ repair_contact() { # OUTCOME CAUSE DETAIL
     done
   fi
   if lost_contact; then
-    rm -f "$LIVE/$ID/contact"
+    # A file of its own: what was said of the new system, and only now arrives, proves nothing here.
+    rm -f "$LIVE/$ID/recontact"
     put "$LIVE/$ID/phase" recontact
-    await "$LIVE/$ID/contact" "$CONTACT_TIMEOUT"
+    await "$LIVE/$ID/recontact" "$CONTACT_TIMEOUT"
     if [ "$VALUE" != made ]; then
       last_resort "$@" 'the way in stayed shut after the rollback'
       return
@@ -1066,7 +1078,7 @@ last_resort() { # OUTCOME CAUSE DETAIL REASON
   fi
   # The reboot is what puts the previous system back, whatever its re-activation said. First, because a detail is cut short.
   finish "${AFTER_ROLLBACK:-rolled-back}" "$2" "$4: rebooting into $PREVIOUS; $3"
-  sync
+  # No `sync`: what is mounted over the network that is gone would keep it for ever. The journal is on the disk.
   system_ctl reboot >>"$LOG" 2>&1 || system_ctl reboot --force >>"$LOG" 2>&1 ||
     finish rollback-failed "$2" "$4, and the reboot failed; $3"
 }
@@ -1074,10 +1086,14 @@ last_resort() { # OUTCOME CAUSE DETAIL REASON
 # --- the end of a switch whose watcher is gone ----------------------------------------------------------------------
 
 resume() {
+  # For PATH: what the current system has in it may be what is broken.
+  load "$ID" || exit 0
   take_lock || exit 1
   # Much may have happened while it waited.
   load "$ID" || exit 0
   read_file "$OWNER" && [ "$VALUE" = "$ID" ] || exit 0
+  # Whose end is written has ended, also where the word had no time to become its phase.
+  is_unfinished "$ID" || exit 0
   case $PHASE in '' | finished) exit 0 ;; esac
   [ "$(system_ctl is-system-running 2>/dev/null)" = stopping ] && exit 0
   [ -e "$LOG" ] || open_live
@@ -1112,7 +1128,8 @@ end_after_boot() {
   said="the machine went down in phase $PHASE"
   if [ "$PHASE" = committing ]; then
     target=$PROFILE_BEFORE
-    # Proven before, and now it has booted as well.
+    # What has booted, or was the default before, needs no checks of its own.
+    NO_CHECK=1
     [ "$(running)" = "$SYSTEM" ] && target=$SYSTEM
     case $(boot_default) in
       "$SYSTEM" | "$PROFILE_BEFORE")
@@ -1143,7 +1160,7 @@ verb_observe() { # [nix]
   link=${link##*/}
   link=${link#system-}
   reply "generation ${link%-link}"
-  booted=$(readlink -f /run/booted-system)
+  booted=$(booted)
   reply "booted $booted"
   for part in kernel initrd kernel-modules; do
     [ -e "$booted/$part" ] && reply "booted-kernel $(readlink -f "$booted/$part")"
@@ -1175,6 +1192,8 @@ observe_journal() {
 # container it names no lock whose taker has ended, and flock(1) has.
 alive() {
   read_file "$LIVE/$ID/holder" || return 1
+  # Who may not see the processes of others (hidepid=, proc(5)) cannot tell; root can, and is asked before anything is done.
+  [ -r /proc/1/stat ] || return 0
   holder=$VALUE
   read_start "${holder% *}" && [ "$VALUE" = "${holder#* }" ]
 }
@@ -1185,7 +1204,7 @@ reply_entry() {
   is_unfinished "$ID" && alive && held=yes
   # Read again: it may have ended in between, and a switch that has ended well must not look like one that died.
   read_summary "$ID" || return 1
-  if [ "$ID" = "$WAITING" ] && [ -z "$BOOTED" ] && [ "$STAGED_IN" != "$(boot_id)" ] && [ "$(running)" != "$WAITS_FOR" ]; then
+  if [ "$ID" = "$WAITING" ] && [ -z "$BOOTED" ] && [ "$STAGED_IN" != "$(boot_id)" ] && [ "$(booted)" != "$WAITS_FOR" ]; then
     instead_of_staged did-not-boot
   fi
   forgiven=no
@@ -1250,7 +1269,8 @@ ${pair%%=*} $(one_line "${pair#*=}")"
   number=$(next_number)
   {
     mkdir "$ENTRY" && put "$ENTRY/number" "$number" &&
-      (umask 077 && put "$ENTRY/order" "$order" && cp "$0" "$ENTRY/switch.sh") && open_live
+      (umask 077 && put "$ENTRY/order" "$order" && cp "$0" "$ENTRY/switch.sh") && open_live &&
+      { sync "$ENTRY/switch.sh" || :; }
   } 2>/dev/null
 }
 
@@ -1302,7 +1322,7 @@ verb_contact() { # ID NONCE SSH_CONNECTION
     contact-contact | contact-recontact | recontact-recontact) ;;
     *) reply "refused phase $PHASE"; return ;;
   esac
-  if claim "$LIVE/$ID/contact" made; then reply "contact $VALUE"; else reply 'error claim'; fi
+  if claim "$LIVE/$ID/$PHASE" made; then reply "contact $VALUE"; else reply 'error claim'; fi
 }
 
 verb_accept() { # ID NONCE
@@ -1351,7 +1371,6 @@ verb_reboot() { # BOOT-ID
     reply 'refused busy'
     return
   fi
-  sync
   if system_ctl --no-block reboot >/dev/null 2>&1; then reply ok; else reply 'error systemctl reboot failed'; fi
 }
 

@@ -69,6 +69,13 @@ async fn a_good_system_is_booted_once_proven_and_made_the_default() {
     assert_eq!(boots(&bench), only(&bench.first), "it is not proven yet");
     let state = seen(&bench).await;
     assert_eq!((state.staged, state.journal.last().unwrap().outcome), (None, Some(Outcome::Staged)));
+    // It did boot, also where somebody has switched to another since.
+    let run = |system: &StorePath| {
+        bench.machine.enter(&format!("ln -sfn {system} /run/current-system")).unwrap().ok().unwrap();
+    };
+    run(&bench.first);
+    assert_eq!(seen(&bench).await.journal.last().unwrap().outcome, Some(Outcome::Staged));
+    run(&system);
 
     let entry = prove(&bench, &system, |_| {}).await;
     bench.assert_outcome(&entry, Outcome::Succeeded, None).await;
@@ -189,6 +196,15 @@ async fn the_next_switch_takes_the_order_to_boot_once_back() {
     let third = stage(&bench, &only_by_reboot("third")).await;
     assert_eq!(seen(&bench).await.staged.as_ref(), Some(&third));
     assert!(!has_entry(&bench, &second) && has_entry(&bench, &third), "one at a time");
+    // Where that cannot be, nothing begins, and the guard of what did not begin is gone with it.
+    bench.machine.enter("touch /boot/no-uefi").unwrap().ok().unwrap();
+    let (_, ended) = bench.deploy_with(&System::new("fourth"), |_| {}, Goal::Switch).await;
+    let refused = ended.unwrap_err().to_string();
+    assert!(refused.contains("to be booted once"), "{refused}");
+    let gone = "timeout 20 sh -c 'while systemctl list-units --all --plain --no-legend | grep -q driftless-guard; \
+                do sleep 0.2; done'; rm /boot/no-uefi; systemctl list-units --all --plain --no-legend 'driftless-*'";
+    assert_eq!(bench.machine.enter(gone).unwrap().ok().unwrap(), "");
+    assert_eq!(seen(&bench).await.staged.as_ref(), Some(&third));
     // Also where the next switch fails.
     let (_, entry) = bench.deploy(&System::new("bad").fault(Fault::ActivationFails)).await;
     bench.assert_outcome(&entry, Outcome::RolledBack, Some(Cause::Activation)).await;

@@ -80,12 +80,11 @@ fn as_the_previous_system(fault: &Fault) -> Option<Scenario> {
         Fault::Hang | Fault::HangStubbornly => hangs(failed),
         // Some unit of the previous system failed before, too.
         Fault::UnitFails => plain(went_back).logs("switch-to-configuration test: 4"),
-        Fault::DropRoute
-        | Fault::LeaveChild(_)
-        | Fault::LeaveUnit(_)
-        | Fault::Slow(_)
-        | Fault::StopDbus
-        | Fault::PreSwitchCheckFails => plain(went_back),
+        Fault::DropRoute | Fault::LeaveChild(_) | Fault::LeaveUnit(_) | Fault::Slow(_) | Fault::StopDbus => {
+            plain(went_back)
+        }
+        // It gives way to nothing: neither the way back nor the boot loader asks it.
+        Fault::PreSwitchCheckFails => of_the_loader(COMMIT_FAILED).logs_not("Pre-switch check"),
         Fault::FillDisk(_) => plain(went_back).after(give_space_back),
         // It does nothing at all: the new system is what still runs, and the way in is open.
         Fault::Exit(_) => plain(failed.runs(Which::New)),

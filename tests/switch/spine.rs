@@ -121,6 +121,11 @@ async fn a_user_of_the_node_can_watch_and_do_nothing_else() {
         let state = seer.observe(Duration::from_secs(20)).await.unwrap();
         assert!(state.live_switch().is_some(), "{:?}", state.journal);
     }
+    // Where users do not see each other's processes, what cannot be told is not told to be dead.
+    bench.machine.enter("mount -o remount,hidepid=invisible /proc").unwrap().ok().unwrap();
+    assert!(!as_mallory("test -e /proc/1/stat").success());
+    let state = watcher.observe(Duration::from_secs(20)).await.unwrap();
+    assert!(state.live_switch().is_some(), "{:?}", state.journal);
     bench.machine.power_cut().unwrap();
     bench.machine.start().unwrap();
     for node in [&node, &watcher] {
