@@ -200,6 +200,7 @@ impl Campaign<'_> {
             Patience::Checkpoint,
             &format!("checkpoint {number}"),
         )?;
+        self.inspector.give_all_back()?;
         let seconds = self.inspector.converge()?;
         self.report.longest_convergence = self.report.longest_convergence.max(seconds);
         self.inspector.inspect(number)?;

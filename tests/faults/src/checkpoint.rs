@@ -100,7 +100,7 @@ impl<'a> Inspector<'a> {
         self.audit()
     }
 
-    /// What only a person can do: room on disks, an sshd that a person stopped, pins that a person set. A day passes, too.
+    /// What only a person can do: room on disks, an sshd that a person stopped. A day passes, too.
     pub(crate) fn repair(&mut self) -> Result<()> {
         let field = self.field;
         let shut = std::mem::take(&mut *held(&field.shut));
@@ -116,7 +116,13 @@ impl<'a> Inspector<'a> {
             field.diary.repaired(&LASTING, index);
             Ok(())
         })?;
-        for (index, node) in field.nodes.iter().enumerate() {
+        Ok(())
+    }
+
+    /// Pins that a person set end. Said once there is a release that can be evaluated: a controller without its state knows no
+    /// nodes before.
+    pub(crate) fn give_all_back(&self) -> Result<()> {
+        for (index, node) in self.field.nodes.iter().enumerate() {
             if node.path("/var/lib/driftless-node/pin").exists() {
                 self.give_back(index)?;
             }
