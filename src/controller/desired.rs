@@ -231,7 +231,7 @@ impl Desired {
         let again = self.prepare_again;
         self.supersede(metrics);
         self.prepare_again = again;
-        self.waiting = self.to_finish(&revision);
+        self.waiting = self.interrupted_by(&revision);
         let head = revision.commit.short();
         let message = format!(
             "the branch was rewritten: {head} does not descend from the revision in force; push on top of that, or run \
@@ -254,7 +254,7 @@ impl Desired {
     }
 
     /// The commit that `head` interrupted, now that `head` comes to nothing.
-    fn to_finish(&mut self, head: &Revision) -> Option<Revision> {
+    fn interrupted_by(&mut self, head: &Revision) -> Option<Revision> {
         let interrupted = self.interrupted.take().filter(|revision| revision != head);
         interrupted.or_else(|| unfinished(self.release.as_ref()?, head))
     }
@@ -354,7 +354,7 @@ impl Desired {
         let head = self.view.head.as_ref() == Some(&preparing.revision);
         if head {
             self.view.blocked = Some(blocked);
-            self.waiting = self.to_finish(&preparing.revision);
+            self.waiting = self.interrupted_by(&preparing.revision);
         }
         self.try_again_later(preparing.again);
     }
