@@ -299,8 +299,9 @@ impl Ssh {
 
     /// Opens the connection under a name of its own and then puts it in place. Two logins at once (that of a controller
     /// which was killed meanwhile, and its successor's) would otherwise meet at one name: the later ssh says "already exists,
-    /// disabling multiplexing" and keeps a connection that nobody can use or end. One that lost its place ends by itself.
+    /// disabling multiplexing" and keeps a connection that nobody can use or end. One that never came into place ends by itself, or with the next.
     async fn start_master(&self) -> Result<(), NodeError> {
+        self.end_lost().await;
         let mut attempt = self.socket.clone().into_os_string();
         attempt.push(format!(".{:08x}", rand::rng().random::<u32>()));
         let mut command = self.command();
@@ -321,12 +322,27 @@ impl Ssh {
         })
     }
 
+    /// Connections that were opened and never put in place, as a login does whose controller is killed.
+    async fn end_lost(&self) {
+        let Some((folder, name)) = self.socket.parent().zip(self.socket.file_name()) else { return };
+        let lost = format!("{}.", name.to_string_lossy());
+        let all = fs::read_dir(folder).into_iter().flatten().flatten();
+        for entry in all.filter(|entry| entry.file_name().to_string_lossy().starts_with(&lost)) {
+            self.end(&entry.path()).await;
+        }
+    }
+
     async fn stop_master(&self) {
+        self.end(&self.socket).await;
+        self.end_lost().await;
+    }
+
+    async fn end(&self, socket: &Path) {
         let mut command = self.command();
-        command.arg("-S").arg(&self.socket).args(["-O", "exit", "--", &self.host]);
+        command.arg("-S").arg(socket).args(["-O", "exit", "--", &self.host]);
         // It may be gone already, which is as good.
         let _ = command::run(command, Duration::from_secs(5)).await;
-        let _ = fs::remove_file(&self.socket);
+        let _ = fs::remove_file(socket);
     }
 
     fn connect_error(&self, error: CommandError) -> NodeError {
