@@ -49,8 +49,13 @@ fn run() -> Result<()> {
         copy::measure(&world, &mut table)?;
     }
     decide::read(&mut table);
-    if wanted("crowd") {
-        crowd::measure(&mut world, &mut table)?;
+    // The last and the longest part: what it cannot measure here does not hide the others.
+    if wanted("crowd")
+        && let Err(error) = crowd::measure(&mut world, &mut table)
+    {
+        let said = format!("{error:#}");
+        let reason = said.lines().next().unwrap_or_default();
+        table.note(format!("The crowd was not measured: {reason}"));
     }
     table.note(
         "The original nixus is not among these: its script needs the programs of a real nixpkgs.".into(),

@@ -334,7 +334,8 @@ fn a_wire_delays_loses_and_swallows_packets_also_after_a_reboot() -> Result<()> 
     let lost = (0..30).map(handshake).filter(std::result::Result::is_err).count();
     assert!(lost > 2, "{lost} of 30 lost a packet");
     node.wire(Wire::default())?;
-    knock()?;
+    // What was on its way may still have been lost.
+    assert!((0..5).any(|_| knock().is_ok()), "the wire is whole again");
     Ok(())
 }
 
