@@ -382,7 +382,8 @@ impl Stranger {
 
     fn await_its_end(&self) {
         // The one who cleans up is no child of ours: there is nothing to wait for but the result.
-        let until = Instant::now() + Duration::from_secs(40);
+        // The kernel takes its time to end namespaces of a network while other labs come and go.
+        let until = Instant::now() + Duration::from_secs(120);
         loop {
             let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
             let mounted = mounts.contains(&*self.dir.to_string_lossy());
