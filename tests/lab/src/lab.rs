@@ -50,6 +50,7 @@ impl Lab {
     /// Makes an empty lab. Labs do not see each other; any number may run on a machine.
     pub fn start() -> Result<Lab> {
         sweep()?;
+        make_room_for_watches()?;
         let subnet = Subnet::claim()?;
         let dir = Path::new(HOME).join(subnet.id());
         let cgroup = cgroup_root()?.join(format!("driftless-lab-{}", subnet.id()));
@@ -265,6 +266,18 @@ fn cgroup_root() -> Result<PathBuf> {
         .find(|(_, kind)| *kind == "cgroup2")
         .map(|(place, _)| PathBuf::from(place))
         .context("no cgroup2 file system is mounted")
+}
+
+/// Each systemd, D-Bus and sshd of a node takes some of the inotify instances that all of root's processes share; with the
+/// kernel's 128 (inotify(7)) the thirtieth node does not boot. Raised until this machine's next boot, never lowered.
+fn make_room_for_watches() -> Result<()> {
+    const LIMIT: &str = "/proc/sys/fs/inotify/max_user_instances";
+    const ENOUGH: u32 = 1024;
+    let now: u32 = fs::read_to_string(LIMIT).context(LIMIT)?.trim().parse().context(LIMIT)?;
+    if now < ENOUGH {
+        fs::write(LIMIT, ENOUGH.to_string()).context(LIMIT)?;
+    }
+    Ok(())
 }
 
 /// Removes labs of this machine whose keeper was killed together with its owner.

@@ -17,7 +17,8 @@
 //! ```
 //!
 //! Everything a lab makes is removed when the [`Lab`] and its [`Node`]s are dropped, and also when their process is killed.
-//! The lab never touches anything that it did not make, never fakes a program, and knows driftless only as a program ([`Fleet`]).
+//! The lab touches nothing that it did not make (but one limit of the kernel, which it raises), never fakes a program, and
+//! knows driftless only as a program ([`Fleet`]).
 
 mod base;
 mod fleet;
