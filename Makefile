@@ -19,7 +19,7 @@ endef
 export NIX_CONFIG ?= $(plain_nix)
 
 # A test on lab nodes mostly waits: more of them at once than there are processors.
-export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) * 3 )))
+export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) * 2 )))
 
 # What nodes with another systemd, OpenSSH and Nix (those of Debian 13) could change. The Nix side then also runs with that Nix.
 newer := switch:: nix_copies:: reconcile::a_commit_becomes_the_fleet

@@ -6,6 +6,8 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -25,8 +27,11 @@ const LONGEST_LINE: usize = 1 << 20;
 /// and nobody else would do that.
 const OOM_SCORE: &str = "500";
 
-/// How long a program that is ended may take to end what it started.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long a program that is ended may take to end what it started: Nix on a busy machine takes seconds.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// Programs that are being ended at this moment, each watched by a thread.
+static ENDING: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
 
 /// A program that could not be run to a good end.
 #[derive(Debug, thiserror::Error)]
@@ -174,16 +179,16 @@ pub async fn run_observed(
         command.stdin(Stdio::piped());
     }
     let child = command.spawn().map_err(|source| not_started(&command, source))?;
-    let mut group = Group { child };
-    if let Some(pid) = group.child.id() {
+    let mut group = Group { child: Some(child) };
+    let child = group.child.as_mut().expect("taken only on drop");
+    if let Some(pid) = child.id() {
         // Where that is not allowed, the kernel chooses by size, and we are small.
         let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE);
         on_start(pid);
     }
     let mut tail = Tail::default();
     let began = Instant::now();
-    let outcome =
-        tokio::time::timeout(deadline, converse(&mut group.child, input, &mut tail, &mut on_line)).await;
+    let outcome = tokio::time::timeout(deadline, converse(child, input, &mut tail, &mut on_line)).await;
     tracing::debug!(argv, took = ?began.elapsed(), "ran");
     match outcome {
         Err(_) => Err(CommandError::Deadline { argv, deadline, tail }),
@@ -218,24 +223,51 @@ pub fn argv(command: &Command) -> String {
         .join(" ")
 }
 
-/// A child that leads a process group; the group ends with this value.
+/// A child that leads a process group; the group is ended when this value is dropped.
 struct Group {
-    child: Child,
+    /// Always there, until it is dropped.
+    child: Option<Child>,
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
         // Git, Nix and ssh start helpers of their own; ending the leader alone leaves those behind. `id()` is None once
         // the child was waited for, so that no foreign group with a reused number is ever hit.
-        let Some(pid) = self.child.id() else { return };
+        let Some((child, pid)) = self.child.take().and_then(|child| child.id().map(|pid| (child, pid)))
+        else {
+            return;
+        };
         signal(pid, "-TERM");
-        // Nix without a daemon runs builders in groups of their own and ends them itself, if it is let. Nothing can be
-        // awaited in here; what blocks for longer than a few milliseconds is a program that does not want to end.
-        let until = Instant::now() + LAST_WORDS;
-        while is_running(pid) && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
+        match std::thread::Builder::new().name("ending".into()).spawn(move || end(child, pid)) {
+            Ok(thread) => {
+                let mut ending = ENDING.lock().unwrap_or_else(PoisonError::into_inner);
+                ending.retain(|thread| !thread.is_finished());
+                ending.push(thread);
+            }
+            // The child went with the closure, and is killed with it.
+            Err(_) => signal(pid, "-KILL"),
         }
-        signal(pid, "-KILL");
+    }
+}
+
+/// Nix without a daemon runs builders in groups of their own and ends them itself, if it is let. Nothing can be awaited
+/// where a future is dropped, and nobody else may wait for it there.
+fn end(child: Child, pid: u32) {
+    let until = Instant::now() + LAST_WORDS;
+    while is_running(pid) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    signal(pid, "-KILL");
+    // Not before: who has been waited for has no number any more.
+    drop(child);
+}
+
+/// Waits until every program that was told to end has ended: none outlives this one.
+pub fn wait_for_endings() {
+    let ending = std::mem::take(&mut *ENDING.lock().unwrap_or_else(PoisonError::into_inner));
+    for thread in ending {
+        // One that panicked has ended, too.
+        let _ = thread.join();
     }
 }
 
@@ -359,10 +391,15 @@ mod tests {
         let mark = dir.path().join("ended");
         let gentle = format!("trap 'touch {}; exit' TERM; sleep 300 & wait", mark.display());
         run(sh(&gentle), Duration::from_millis(300)).await.unwrap_err();
-        assert!(mark.exists());
+        let pid = dir.path().join("pid");
+        let stubborn = format!("trap '' TERM; echo $$ >{}; while :; do sleep 1; done", pid.display());
         let began = Instant::now();
-        run(sh("trap '' TERM; while :; do sleep 1; done"), Duration::from_millis(300)).await.unwrap_err();
-        assert!(began.elapsed() < LAST_WORDS + Duration::from_secs(2));
+        run(sh(&stubborn), Duration::from_millis(300)).await.unwrap_err();
+        assert!(began.elapsed() < LAST_WORDS, "nobody waits for it here");
+        wait_for_endings();
+        assert!(mark.exists());
+        let pid = std::fs::read_to_string(&pid).unwrap();
+        assert!(!is_running(pid.trim().parse().unwrap()));
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use driftless::cli::{self, Cli, EXIT_USAGE};
+use driftless::command;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let outcome = runtime.block_on(cli::run(cli));
     // Tasks end here, and their children with them; a blocking name lookup must not delay that.
     runtime.shutdown_timeout(Duration::from_secs(2));
+    command::wait_for_endings();
     outcome.unwrap_or_else(|error| failed(&error))
 }
 

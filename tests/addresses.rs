@@ -80,7 +80,7 @@ impl World {
 
     fn commit(&self, message: &str, places: &[(&str, &Place, &str)]) -> String {
         let mut text = "import <driftless> { } ({ lib, ... }: {\n  defaults = { name, ... }: {\n    hasFastConnection = true; \
-                        switchTimeout = 20; successTimeout = 8; healthTimeout = 20;\n    \
+                        switchTimeout = 30; successTimeout = lib.mkDefault 30; healthTimeout = 60;\n    \
                         configuration.networking.hostName = name;\n  };\n"
             .to_owned();
         for (name, Place { host, port, key, activation }, more) in places {
@@ -160,7 +160,11 @@ fn a_commit_moves_nodes_to_another_port_address_or_host_key_and_a_wrong_one_leav
     let lost_place =
         Place { host: format!("root@{wanted}"), activation: live_at(&really), ..moved_place.clone() };
     let lost_key = Place { key: key_pair().1, ..moved_key.clone() };
-    world.commit("lost", &[("port", &lost_port, ""), ("place", &lost_place, ""), ("key", &lost_key, "")]);
+    let soon = "successTimeout = 8;";
+    world.commit(
+        "lost",
+        &[("port", &lost_port, soon), ("place", &lost_place, soon), ("key", &lost_key, soon)],
+    );
     let given_up = |seen: &Value| {
         ["port", "place", "key"].iter().all(|name| {
             let node = &seen["nodes"][name];
@@ -207,9 +211,9 @@ fn a_successor_follows_a_node_that_moves_while_nobody_watches() {
     let address = neighbour(&world.address("early"), 250);
     let early = Place { host: format!("root@{address}"), activation: live_at(&address), ..early };
     let late = Place { port: 2222, activation: listen(2222), ..late };
-    let slow = "configuration.lab.faults.slow = 2;";
+    let waits = "configuration.lab.faults.gate = \"test\";";
     let gate = "healthChecks.commands.gate = \"test -e /run/open\";";
-    let moved = world.commit("moved", &[("early", &early, slow), ("late", &late, gate)]);
+    let moved = world.commit("moved", &[("early", &early, waits), ("late", &late, gate)]);
     let phase = |seen: &Value, name: &str| seen["nodes"][name]["inFlight"]["stage"]["phase"].clone();
     world
         .fleet
@@ -218,6 +222,7 @@ fn a_successor_follows_a_node_that_moves_while_nobody_watches() {
         })
         .unwrap();
     world.fleet.kill().unwrap();
+    world.fleet.nodes["early"].open_gate().unwrap();
     world.fleet.start().unwrap();
     world.fleet.wait("the successor watches", SOON, |seen| phase(seen, "late") == "health").unwrap();
     world.fleet.nodes["late"].enter("touch /run/open").unwrap();

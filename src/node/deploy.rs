@@ -21,6 +21,8 @@ use crate::nix::Nix;
 
 /// Longest time for an answer that costs the node next to nothing.
 const ANSWER: Duration = Duration::from_secs(30);
+/// The same where there is another way to try.
+const TURN: Duration = Duration::from_secs(4);
 /// Longest time for `start`: the unit's own start timeout and some.
 const START: Duration = Duration::from_secs(90);
 /// How long a node that answers may take to write the first line of a switch's journal.
@@ -80,7 +82,7 @@ impl Node {
     /// Takes over a switch that somebody else started and is no longer there to judge.
     pub async fn attach(&self, id: &SwitchId, stage: &watch::Sender<Stage>) -> Result<Entry, NodeError> {
         let attempt = "re-attach to the switch";
-        let reply = self.ask_switch(attempt, id, "attach", &["-", "0"], ANSWER).await?;
+        let reply = self.find_switch(attempt, id).await?;
         let wrong = |key| self.wrong_reply(attempt, FrameError::Missing { key });
         let nonce = reply.get("nonce").ok_or_else(|| wrong("nonce"))?.to_owned();
         let deadlines = reply.get("deadlines").and_then(deadlines).ok_or_else(|| wrong("deadlines"))?;
@@ -143,7 +145,7 @@ impl Node {
         let began = Instant::now();
         let mut answered = None;
         loop {
-            match self.ask_switch("ask for the switch", id, "attach", &["-", "0"], ANSWER).await {
+            match self.ask_where_it_is("ask for the switch", id).await {
                 Ok(_) => return Ok(()),
                 Err(error) if !error.is_connection() => {
                     // It may be about to begin.
@@ -160,6 +162,25 @@ impl Node {
             self.ways.turn();
             tokio::time::sleep(KNOCK).await;
         }
+    }
+
+    /// Asks for a switch that may be moving the node at this moment: where one way is silent, the other is tried.
+    async fn find_switch(&self, attempt: &'static str, id: &SwitchId) -> Result<Reply, NodeError> {
+        let began = Instant::now();
+        loop {
+            match self.ask_where_it_is(attempt, id).await {
+                Err(error) if error.may_pass() && self.ways.last().is_some() && began.elapsed() < ANSWER => {
+                    self.ways.turn();
+                    tokio::time::sleep(KNOCK).await;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn ask_where_it_is(&self, attempt: &'static str, id: &SwitchId) -> Result<Reply, NodeError> {
+        let patience = if self.ways.last().is_some() { TURN } else { ANSWER };
+        self.ask_switch(attempt, id, "attach", &["-", "0"], patience).await
     }
 
     fn start_arguments(&self, id: &SwitchId, nonce: &str, order: &Order) -> Vec<String> {

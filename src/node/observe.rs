@@ -1,6 +1,7 @@
 //! Reads of a node and small marks on it: state, logs, pins, forgiveness, commands for people.
 
 use std::io::IsTerminal;
+use std::pin::pin;
 use std::time::Duration;
 
 use super::frame::pin_end;
@@ -15,6 +16,11 @@ use crate::plan::ways;
 
 /// Longest time for a small answer.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How long the declared way is waited for where the other one has answered and a switch waits there.
+const HASTE: Duration = Duration::from_secs(2);
+
+/// What one way led to.
+type Seen = Result<NodeState, NodeError>;
 
 /// What a look at a node found.
 #[derive(Debug)]
@@ -22,8 +28,8 @@ pub struct Look {
     /// The way that counts.
     pub way: Way,
     /// What was found there.
-    pub outcome: Result<NodeState, NodeError>,
-    /// What was found on the other way, where there are two and both were tried.
+    pub outcome: Seen,
+    /// What was found on the other way, where there are two and it was waited for.
     pub aside: Option<Aside>,
 }
 
@@ -44,28 +50,51 @@ impl Node {
         let Some(last) = self.ways.last().cloned() else {
             return Look { way: declared, outcome: self.observe(deadline).await, aside: None };
         };
-        // As root: who cannot act on the node there has not moved.
-        let declared_seen = self.observe_over(Which::Declared, Privilege::Root, deadline);
-        let last_seen = self.observe_over(Which::Last, Privilege::Login, deadline);
-        let (declared_seen, last_seen) = tokio::join!(declared_seen, last_seen);
+        let (declared_seen, last_seen) = self.look_at_both(deadline).await;
         let machine = self.spec.machine_id.as_ref();
-        let which = ways::choose(machine, declared_seen.as_ref().ok(), last_seen.as_ref().ok());
+        let last_state = last_seen.as_ref().and_then(|seen| seen.as_ref().ok());
+        let which = ways::choose(machine, declared_seen.as_ref().ok(), last_state);
         self.ways.work_over(which);
-        let said = |outcome: &Result<NodeState, NodeError>| match outcome {
+        let said = |seen: &Seen| match seen {
             Ok(state) => match &state.machine_id {
                 Some(machine) => format!("the machine there is {machine}"),
                 None => "the machine there has no machine id".into(),
             },
             Err(error) => self.without_name(error),
         };
-        match which {
-            Which::Declared => {
-                let aside = Aside { said: said(&last_seen), way: last };
-                Look { way: declared, outcome: declared_seen, aside: Some(aside) }
-            }
-            Which::Last => {
+        match (which, last_seen) {
+            (Which::Last, Some(last_seen)) => {
                 let aside = Aside { said: said(&declared_seen), way: declared };
                 Look { way: last, outcome: last_seen, aside: Some(aside) }
+            }
+            (Which::Declared | Which::Last, last_seen) => {
+                let aside = last_seen.map(|seen| Aside { said: said(&seen), way: last });
+                Look { way: declared, outcome: declared_seen, aside }
+            }
+        }
+    }
+
+    /// What is found on the declared way and on the last one, as soon as it is clear which counts: a switch that waits for
+    /// contact has no time to lose on the way that its node has left.
+    async fn look_at_both(&self, deadline: Duration) -> (Seen, Option<Seen>) {
+        let attempt = "observe";
+        // As root: who cannot act on the node there has not moved.
+        let mut declared = pin!(self.observe_over(Which::Declared, Privilege::Root, deadline));
+        let mut last = pin!(self.observe_over(Which::Last, Privilege::Login, deadline));
+        tokio::select! {
+            seen = &mut declared => match seen {
+                Ok(state) if ways::is_it(self.spec.machine_id.as_ref(), &state) => (Ok(state), None),
+                seen => (seen, Some(last.await)),
+            },
+            seen = &mut last => {
+                let moves = seen.as_ref().is_ok_and(|state| state.live_switch().is_some());
+                let patience = if moves { HASTE.min(deadline) } else { deadline };
+                let late = |_| Err(NodeError::Deadline {
+                    node: self.name.clone(),
+                    attempt,
+                    seconds: patience.as_secs(),
+                });
+                (tokio::time::timeout(patience, declared).await.unwrap_or_else(late), Some(seen))
             }
         }
     }

@@ -28,6 +28,7 @@
 #     activationFails      a snippet of activate fails: the rest is done, exit code 2
 #     unitFails            brings a unit lab-broken.service that fails: exit code 4 (as does any unit that had failed before)
 #     slow = SECONDS       waits before it activates
+#     gate = ACTION        with this action, waits until /run/lab-gate is there (a minute at most)
 #     hang                 never returns, after having activated; hangStubbornly also ignores SIGTERM
 #     killSsh              sshd is stopped, its sessions are killed; when booted, sshd never starts
 #     dropRoute            the default route goes (also when booted); dropAddress: the address goes

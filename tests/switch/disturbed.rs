@@ -216,7 +216,6 @@ fn somebody_elses_switch_is_left_alone_in_every_phase() {
     };
     play(&[
         Scenario::new("contact", good(), theirs).tune(NEVER).when(Phase::Contact, intrude),
-        Scenario::new("testing", System::new("second").fault(Fault::Slow(3)), SUCCEEDED)
-            .when(Phase::Testing, intrude_too_early),
+        Scenario::new("testing", good(), SUCCEEDED).when(Phase::Testing, intrude_too_early),
     ]);
 }

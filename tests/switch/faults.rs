@@ -34,7 +34,9 @@ fn as_the_new_system(fault: &Fault) -> Scenario {
     match fault {
         Fault::ActivationFails => plain(back(Cause::Activation).says("exit code 2")),
         Fault::UnitFails => plain(back(Cause::Units).says("lab-broken.service")),
-        Fault::Hang | Fault::HangStubbornly => hangs(back(Cause::Deadline).says("within 6 s")),
+        Fault::Hang | Fault::HangStubbornly | Fault::Gate(_) => {
+            hangs(back(Cause::Deadline).says("within 6 s"))
+        }
         Fault::KillSsh | Fault::DropAddress => deaf(back(Cause::Contact)).logs("phase rolling-back"),
         // The controller is a neighbour on the same network: it needs no default route.
         Fault::DropRoute => plain(SUCCEEDED),
@@ -78,6 +80,8 @@ fn as_the_previous_system(fault: &Fault) -> Option<Scenario> {
         Fault::KillSsh | Fault::DropAddress | Fault::PanicAtBoot => return None,
         Fault::ActivationFails => plain(failed),
         Fault::Hang | Fault::HangStubbornly => hangs(failed),
+        // It comes to nothing: the new system is what still runs.
+        Fault::Gate(_) => hangs(failed.runs(Which::New)),
         // Some unit of the previous system failed before, too.
         Fault::UnitFails => plain(went_back).logs("switch-to-configuration test: 4"),
         Fault::DropRoute | Fault::LeaveChild(_) | Fault::LeaveUnit(_) | Fault::Slow(_) | Fault::StopDbus => {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use driftless::model::journal::Phase;
-use driftless_lab::System;
+use driftless_lab::{Fault, System};
 
 use super::Bench;
-use super::worst_case::{NEVER, built, ends_as, leave_at};
+use super::worst_case::{NEVER, built, ends_as, leave_at, leave_in_contact};
 
 /// Each of these ends the watcher. systemd 257 kills whole units by cgroup.kill, and on Linux 6.18 that also kills what is
 /// started in the cgroup afterwards, a unit's ExecStopPost among it.
@@ -68,9 +68,13 @@ async fn what_ends_a_switch_relies_on_no_program_of_the_new_system() {
 #[tokio::test]
 async fn a_guard_that_is_killed_or_stopped_or_isolated_is_there_again_and_the_switch_goes_on() {
     let bench = Bench::new("first");
-    let system = built(&System::new("second"));
-    let node = bench.node(&system, |spec| spec.health_timeout = Duration::from_secs(60));
-    leave_at(&bench, &node, &system, Phase::Contact).await;
+    let system = built(&System::new("second").fault(Fault::Gate("test")));
+    let node = bench.node(&system, |spec| {
+        // Long enough for all that is done to the guard on a busy machine.
+        spec.success_timeout = Duration::from_secs(60);
+        spec.health_timeout = Duration::from_secs(60);
+    });
+    leave_in_contact(&bench, &node, &system).await;
     for harm in [
         "systemctl kill --signal=KILL 'driftless-guard-*'",
         "systemctl isolate lab.target",

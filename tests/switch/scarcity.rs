@@ -12,7 +12,7 @@ fn on(node: &Node, script: &str) {
 }
 
 fn bad() -> System {
-    System::new("bad").fault(Fault::Slow(5)).fault(Fault::ActivationFails)
+    System::new("bad").fault(Fault::ActivationFails)
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn a_way_back_that_is_gone_is_said_and_the_reboot_finds_another() {
              systemctl daemon-reload",
         );
     };
-    let shut = || System::new("shut").fault(Fault::Slow(5)).fault(Fault::KillSsh);
+    let shut = || System::new("shut").fault(Fault::KillSsh);
     play(&[
         Scenario::new(
             "open",

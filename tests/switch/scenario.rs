@@ -10,13 +10,13 @@ use driftless::model::observed::Stage;
 use driftless::model::store_path::StorePath;
 use driftless::nix::Nix;
 use driftless::node::{Node, NodeError, Order};
-use driftless_lab::{Lab, Setup, System};
+use driftless_lab::{Fault, Lab, Setup, System};
 use tokio::sync::watch;
 
 use super::Tune;
 
-/// So many nodes switch at the same time: more would be late for their own deadlines on a small machine.
-const AT_ONCE: usize = 8;
+/// So many nodes switch at the same time, over all tests: more would be late for their own deadlines on a small machine.
+static SEATS: Seats = Seats { free: Mutex::new(6), freed: Condvar::new() };
 
 /// What a test does to a node in the middle.
 pub type Act = fn(&driftless_lab::Node);
@@ -158,8 +158,11 @@ impl Scenario {
         self
     }
 
-    /// Done to the node when the switch is in that phase.
+    /// Done to the node when the switch is in that phase. `Testing` lasts until it is done.
     pub fn when(mut self, phase: Phase, act: Act) -> Scenario {
+        if phase == Phase::Testing {
+            self.new = self.new.fault(Fault::Gate("test"));
+        }
         self.in_phase = Some((phase, act));
         self.name = format!("{} in {}", self.name, phase.as_str());
         self
@@ -201,16 +204,15 @@ pub fn play(scenarios: &[Scenario]) {
     let mut store = built.clone();
     store.sort();
     store.dedup();
-    let seats = (Mutex::new(AT_ONCE), Condvar::new());
     let failures = std::thread::scope(|scope| {
         let playing: Vec<_> = scenarios
             .iter()
             .enumerate()
             .map(|(number, scenario)| {
-                let (lab, seats, store) = (&lab, &seats, &store);
+                let (lab, store) = (&lab, &store);
                 let (previous, new) = (&built[2 * number], &built[2 * number + 1]);
                 let player = scope.spawn(move || {
-                    let _seat = Seat::take(seats);
+                    let _seat = SEATS.take();
                     // The store of the first node is everyone's template: the same key for all.
                     let setup = Setup { store: store.clone(), ..Setup::default() };
                     let machine = lab.node_with(&format!("n{number}"), previous, &setup).unwrap();
@@ -233,22 +235,28 @@ pub fn play(scenarios: &[Scenario]) {
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), scenarios.len(), failures.join("\n"));
 }
 
-/// One of the few seats of those who play at the same time.
-struct Seat<'a>(&'a (Mutex<usize>, Condvar));
+/// The few seats of those who play at the same time.
+struct Seats {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
 
-impl<'a> Seat<'a> {
-    fn take(seats: &'a (Mutex<usize>, Condvar)) -> Seat<'a> {
-        let free = seats.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = seats.1.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+impl Seats {
+    fn take(&'static self) -> Seat {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
         *free -= 1;
-        Seat(seats)
+        Seat(self)
     }
 }
 
-impl Drop for Seat<'_> {
+/// One of them.
+struct Seat(&'static Seats);
+
+impl Drop for Seat {
     fn drop(&mut self) {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.1.notify_one();
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
     }
 }
 
@@ -340,6 +348,7 @@ impl Cast<'_> {
             let there = |now: &Stage| matches!(now, Stage::Switching { phase, .. } if *phase == wanted);
             if stage.wait_for(there).await.is_ok() {
                 act(&self.machine);
+                self.machine.open_gate().unwrap();
             }
         };
         let deploy = async {

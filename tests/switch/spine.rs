@@ -12,7 +12,7 @@ use driftless_lab::{Fault, Setup, Sudo, System, User};
 use tokio::sync::watch;
 
 use super::Bench;
-use super::worst_case::{NEVER, built, ends_as, leave_at};
+use super::worst_case::{NEVER, built, ends_as, leave_at, leave_in_contact};
 
 /// Deploys a system whose boot loader hangs, and takes the power away while it does: the profile is the new system, the boot
 /// loader the first.
@@ -165,9 +165,9 @@ async fn a_look_at_a_node_leaves_no_line_of_sudo_in_its_journal() {
 #[tokio::test]
 async fn a_run_directory_that_is_deleted_in_the_middle_lets_nobody_else_in_and_the_switch_ends() {
     let bench = Bench::new("first");
-    let system = built(&System::new("second"));
+    let system = built(&System::new("second").fault(Fault::Gate("test")));
     let node = bench.node(&system, |spec| spec.health_timeout = Duration::from_secs(30));
-    leave_at(&bench, &node, &system, Phase::Contact).await;
+    leave_in_contact(&bench, &node, &system).await;
     bench.machine.enter("rm -rf /run/driftless-node").unwrap().ok().unwrap();
     let (show, _stage) = watch::channel(Stage::Preparing);
     let order = Order { expected: system.clone(), ..bench.order(&bench.first, Goal::Switch) };

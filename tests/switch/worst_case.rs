@@ -9,7 +9,7 @@ use driftless::model::observed::Stage;
 use driftless::model::store_path::StorePath;
 use driftless::node::{Node, NodeError};
 use driftless_lab::{Fault, Setup, Sudo, System, User};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::{Bench, Tune};
 
@@ -51,6 +51,14 @@ pub async fn leave_at(bench: &Bench, node: &Node, system: &StorePath, phase: Pha
     }
 }
 
+/// The same with a system that waits at its gate: the node waits for contact, and nobody is there to make it.
+pub async fn leave_in_contact(bench: &Bench, node: &Node, system: &StorePath) {
+    leave_at(bench, node, system, Phase::Testing).await;
+    bench.machine.open_gate().unwrap();
+    let waits = "until grep -qx contact /run/driftless-node/*T*/phase; do sleep 0.1; done";
+    bench.machine.enter(&format!("timeout 30 sh -c '{waits}'")).unwrap().ok().unwrap();
+}
+
 pub fn built(system: &System) -> StorePath {
     system.build().unwrap().parse().unwrap()
 }
@@ -85,10 +93,11 @@ async fn a_watcher_killed_while_the_new_system_activates_ends_that_activation_an
 #[tokio::test]
 async fn a_watcher_killed_while_it_commits_is_followed_by_the_commit() {
     let bench = Bench::new("first");
-    let system = built(&System::new("second"));
+    let system = built(&System::new("second").fault(Fault::Gate("boot")));
     let node = bench.node(&system, |_| {});
     let ended = deploy_and(&bench, &node, &system, Phase::Committing, || {
         bench.machine.enter("systemctl kill --signal=KILL --kill-whom=main 'driftless-switch-*'").unwrap();
+        bench.machine.open_gate().unwrap();
     })
     .await;
     bench.assert_outcome(&ended.unwrap(), Outcome::Succeeded, None).await;
@@ -111,18 +120,20 @@ async fn a_previous_system_that_never_activates_cleanly_still_opens_its_way_in_a
 #[tokio::test]
 async fn a_rollback_that_fails_with_the_way_in_shut_ends_in_a_reboot_into_the_previous_system() {
     let bench = Bench::new("first");
-    let slow = built(&System::new("bad").fault(Fault::Slow(4)).fault(Fault::KillSsh));
+    let slow = built(&System::new("bad").fault(Fault::Gate("test")).fault(Fault::KillSsh));
     let node = bench.node(&slow, |spec| {
         spec.switch_timeout = Duration::from_secs(8);
         spec.success_timeout = Duration::from_secs(3);
     });
     // sshd cannot be started again, and something else has the lock of switch-to-configuration from then on.
     let take = "lock=/run/nixos/switch-to-configuration.lock; \
-                (until [ -e $lock ]; do sleep 0.1; done; sleep 0.3; exec 8>$lock; flock 8; sleep 60) </dev/null >/dev/null 2>&1 & \
+                (until [ -e $lock ]; do sleep 0.1; done; exec 8>$lock; : >/run/lab-takes; flock 8; sleep 60) \
+                  </dev/null >/dev/null 2>&1 & \
                 mkdir -p /run/systemd/system.control; ln -sfn /dev/null /run/systemd/system.control/sshd.service; \
-                systemctl daemon-reload";
+                systemctl daemon-reload; until [ -e /run/lab-takes ]; do sleep 0.1; done";
     let ended = deploy_and(&bench, &node, &slow, Phase::Testing, || {
         bench.machine.enter(take).unwrap();
+        bench.machine.open_gate().unwrap();
     });
     let entry = tokio::time::timeout(Duration::from_secs(90), ended).await.unwrap().unwrap();
     assert_eq!(entry.outcome, Some(Outcome::RolledBack), "{entry:?}");
@@ -257,11 +268,16 @@ async fn a_link_that_stalls_while_the_new_system_activates_leaves_time_for_conta
     let system = built(&System::new("slow").fault(Fault::Slow(6)));
     let node = bench.node(&system, |spec| spec.switch_timeout = Duration::from_secs(30));
     // Cut for so long that TCP itself would try again only after the time for contact.
+    let is_cut = Notify::new();
     let mend = async {
-        tokio::time::sleep(Duration::from_secs(9)).await;
+        is_cut.notified().await;
+        tokio::time::sleep(Duration::from_secs(8)).await;
         bench.machine.link().restore().unwrap();
     };
-    let deploy = deploy_and(&bench, &node, &system, Phase::Testing, || bench.machine.link().cut().unwrap());
+    let deploy = deploy_and(&bench, &node, &system, Phase::Testing, || {
+        bench.machine.link().cut().unwrap();
+        is_cut.notify_one();
+    });
     let ended = tokio::join!(deploy, mend).0;
     bench.assert_outcome(&ended.unwrap(), Outcome::Succeeded, None).await;
     node.close().await;
@@ -276,12 +292,17 @@ async fn a_link_that_stalls_when_the_verdict_is_due_does_not_lose_it() {
         spec.health_checks.commands =
             BTreeMap::from([("file".to_owned(), "test -e /run/healthy".to_owned())]);
     });
+    let is_cut = Notify::new();
     let mend = async {
-        tokio::time::sleep(Duration::from_secs(9)).await;
+        is_cut.notified().await;
+        tokio::time::sleep(Duration::from_secs(8)).await;
         bench.machine.enter("touch /run/healthy").unwrap();
         bench.machine.link().restore().unwrap();
     };
-    let deploy = deploy_and(&bench, &node, &system, Phase::Health, || bench.machine.link().cut().unwrap());
+    let deploy = deploy_and(&bench, &node, &system, Phase::Health, || {
+        bench.machine.link().cut().unwrap();
+        is_cut.notify_one();
+    });
     let ended = tokio::join!(deploy, mend).0;
     bench.assert_outcome(&ended.unwrap(), Outcome::Succeeded, None).await;
     node.close().await;
@@ -415,11 +436,12 @@ async fn an_activation_that_is_killed_may_be_tried_again() {
 #[tokio::test]
 async fn systemd_may_re_execute_itself_in_every_phase() {
     let bench = Bench::new("first");
-    let system = built(&System::new("second").fault(Fault::Slow(2)));
+    let system = built(&System::new("second").fault(Fault::Gate("test")));
     let node = bench.node(&system, |_| {});
     let storm = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do systemctl daemon-reexec; sleep 0.3; done </dev/null >/dev/null 2>&1 &";
     let ended = deploy_and(&bench, &node, &system, Phase::Testing, || {
         bench.machine.enter(storm).unwrap();
+        bench.machine.open_gate().unwrap();
     })
     .await;
     bench.assert_outcome(&ended.unwrap(), Outcome::Succeeded, None).await;

@@ -90,6 +90,12 @@ impl Node {
         Ok(node)
     }
 
+    /// Lets a system go on that waits at its gate ([`crate::Fault::Gate`]).
+    pub fn open_gate(&self) -> Result<()> {
+        let gate = self.path("/run/lab-gate");
+        fs::write(&gate, "").with_context(|| format!("opening {}", gate.display()))
+    }
+
     /// Its name: in the ssh configuration, and its host name.
     #[must_use]
     pub fn name(&self) -> &str {

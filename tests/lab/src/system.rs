@@ -34,6 +34,8 @@ pub enum Fault {
     LeaveUnit(u32),
     /// Takes so many seconds before it activates.
     Slow(u32),
+    /// With this action (`test`, `boot`, `switch`) waits until the gate is opened ([`crate::Node::open_gate`]), a minute at most.
+    Gate(&'static str),
     /// `test` and `switch` do nothing and exit with this code; 11 and 100 say what the real ones say.
     Exit(u8),
     /// Has a switch inhibitor with this name.
@@ -71,7 +73,8 @@ impl Fault {
             Fault::FillDisk(_) => Fault::LeaveChild(600),
             Fault::LeaveChild(_) => Fault::LeaveUnit(4),
             Fault::LeaveUnit(_) => Fault::Slow(1),
-            Fault::Slow(_) => Fault::Exit(3),
+            Fault::Slow(_) => Fault::Gate("test"),
+            Fault::Gate(_) => Fault::Exit(3),
             Fault::Exit(_) => Fault::Inhibitor("dbus".to_owned()),
             Fault::Inhibitor(_) => Fault::PreSwitchCheckFails,
             Fault::PreSwitchCheckFails => Fault::BootLoaderFails,
@@ -99,6 +102,7 @@ impl Fault {
             Fault::LeaveChild(seconds) => ("leaveChild", seconds.to_string()),
             Fault::LeaveUnit(seconds) => ("leaveUnit", seconds.to_string()),
             Fault::Slow(seconds) => ("slow", seconds.to_string()),
+            Fault::Gate(action) => ("gate", (*action).to_owned()),
             Fault::Exit(code) => ("exit", code.to_string()),
             Fault::Inhibitor(name) => ("inhibitor", name.clone()),
             Fault::PreSwitchCheckFails => ("preSwitchCheckFails", on()),

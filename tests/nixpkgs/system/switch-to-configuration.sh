@@ -75,6 +75,16 @@ TEXT
   return 1
 }
 
+# Whoever opens it has done first what is to be done first.
+wait_at_gate() {
+  if ! fault gate || [ "$(value gate)" != "$action" ]; then return 0; fi
+  log "waits at the gate"
+  for _ in $(seq 600); do
+    [ ! -e /run/lab-gate ] || return 0
+    sleep 0.1
+  done
+}
+
 write_entry() { # write_entry ID VERSION SYSTEM
   printf 'title NixOS\nversion %s\nlinux %s\ninitrd %s\noptions init=%s/init %s\nsort-key nixos\n' "$2" \
     "$(readlink -f "$3/kernel")" "$(readlink -f "$3/initrd")" "$3" "$(cat "$3/kernel-params")" \
@@ -214,6 +224,7 @@ if [ "$action" != dry-activate ] && ! pre_switch_checks; then
   finish 1
 fi
 [ "$action" != check ] || finish 0
+wait_at_gate
 case $action in boot | switch) install_boot_loader || finish 1 ;; esac
 [ "$action" != boot ] || finish 0
 
