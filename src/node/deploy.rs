@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rand::Rng;
 use tokio::sync::watch;
 
-use super::follow::{Following, KNOCK};
+use super::follow::{AT_ONCE, BEGUN, Following, KNOCK};
 use super::frame::{FrameError, Reply};
 use super::protocol::{Privilege, random_hex};
 use super::{Node, NodeError, Refusal};
@@ -62,8 +62,13 @@ impl Node {
             self.abandon(&id).await;
         }
         started?;
-        let following =
-            Following { id, nonce, checks: self.spec.health_checks.clone(), deadlines: self.deadlines() };
+        let following = Following {
+            id,
+            nonce,
+            checks: self.spec.health_checks.clone(),
+            deadlines: self.deadlines(),
+            seen: BEGUN,
+        };
         self.follow(&following, stage).await
     }
 
@@ -91,7 +96,7 @@ impl Node {
             None => HealthChecks::default(),
             Some(json) => serde_json::from_str(json).map_err(|_| wrong("checks"))?,
         };
-        self.follow(&Following { id: id.clone(), nonce, checks, deadlines }, stage).await
+        self.follow(&Following { id: id.clone(), nonce, checks, deadlines, seen: AT_ONCE }, stage).await
     }
 
     async fn push_rooted(
@@ -180,7 +185,7 @@ impl Node {
 
     async fn ask_where_it_is(&self, attempt: &'static str, id: &SwitchId) -> Result<Reply, NodeError> {
         let patience = if self.ways.last().is_some() { TURN } else { ANSWER };
-        self.ask_switch(attempt, id, "attach", &["-", "0"], patience).await
+        self.ask_switch(attempt, id, "attach", &[AT_ONCE, "0"], patience).await
     }
 
     fn start_arguments(&self, id: &SwitchId, nonce: &str, order: &Order) -> Vec<String> {

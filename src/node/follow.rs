@@ -24,12 +24,19 @@ const POLL: Duration = Duration::from_secs(10);
 /// Between two tries to reach a node that is in the middle of a switch.
 pub const KNOCK: Duration = Duration::from_millis(500);
 
+/// No phase: the node answers whatever phase it is in.
+pub const AT_ONCE: &str = "-";
+/// The phase that a switch begins with.
+pub const BEGUN: &str = "checking";
+
 /// What a watcher of a running switch must know; the node tells a controller that comes later.
 pub struct Following {
     pub id: SwitchId,
     pub nonce: String,
     pub checks: HealthChecks,
     pub deadlines: Deadlines,
+    /// Phases that the node is known to be in, or asks nothing of us in: it answers in another one.
+    pub seen: &'static str,
 }
 
 /// What came of knocking at one way.
@@ -51,7 +58,7 @@ impl Node {
         stage: &watch::Sender<Stage>,
     ) -> Result<Entry, NodeError> {
         let began = Instant::now();
-        let mut seen = "-".to_owned();
+        let mut seen = switch.seen.to_owned();
         let mut touch = Touch { phase: seen.clone(), at: Instant::now() };
         loop {
             let reply = match self.next_phase(switch, &seen).await {
@@ -98,7 +105,12 @@ impl Node {
                 // Not waited for by a long poll: what did not get through is tried again soon.
                 tokio::time::sleep(KNOCK).await;
             }
-            seen = if again { "-".to_owned() } else { phase };
+            seen = match phase.as_str() {
+                _ if again => AT_ONCE.to_owned(),
+                // What follows a verdict asks nothing of us before it is over.
+                "health" => "health committing".to_owned(),
+                _ => phase,
+            };
         }
     }
 
@@ -112,7 +124,7 @@ impl Node {
             let asked = self.ask_switch("follow the switch", &switch.id, "attach", &arguments, ANSWER);
             tokio::pin!(asked);
             let mut patience =
-                if seen == "-" { Duration::from_secs(1) } else { poll + Duration::from_secs(1) };
+                if seen == AT_ONCE { Duration::from_secs(1) } else { poll + Duration::from_secs(1) };
             loop {
                 tokio::select! {
                     reply = &mut asked => return reply,

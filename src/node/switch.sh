@@ -29,6 +29,8 @@ PROFILE=/nix/var/nix/profiles/system
 TRIAL=/nix/var/nix/profiles/system-profiles/driftless
 KEEP=20
 TAB=$(printf '\t')
+NEWLINE='
+'
 
 # The previous system is rooted and known to work; /run/current-system becomes the possibly broken one in the middle.
 search_path() {
@@ -61,8 +63,11 @@ put() { # FILE TEXT: whole, or what stood there before
   return 1
 }
 
-# The same where what stood there before would be a lie.
-put_or_remove() { put "$1" "$2" 2>/dev/null || rm -f "$1"; }
+# The same where what stood there before would be a lie; on /run, where there is no disk to wait for.
+put_live() {
+  if { printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1"; } 2>/dev/null; then return 0; fi
+  rm -f "$1.new" "$1"
+}
 
 # One finished file is linked into place: of all who try, exactly one wins. Prints what stands there afterwards.
 claim() { # FILE TEXT -> VALUE
@@ -72,8 +77,16 @@ claim() { # FILE TEXT -> VALUE
   read_file "$1"
 }
 
-one_line() { printf '%s' "$*" | tr '\n\t' '  '; }
-short() { one_line "$*" | cut -c 1-500; }
+# No program is started where nothing has to be changed, as almost always.
+one_line() {
+  case $* in
+    *"$TAB"* | *"$NEWLINE"*) printf '%s' "$*" | tr '\n\t' '  ' ;;
+    *) printf '%s' "$*" ;;
+  esac
+}
+short() {
+  if [ ${#1} -gt 500 ]; then one_line "$1" | cut -c 1-500; else one_line "$1"; fi
+}
 
 # Each question to systemd has a deadline, and none of them inherits the lock.
 system_ctl() { timeout -k 5 "${PATIENCE:-30}" systemctl "$@" </dev/null 9>&-; }
@@ -95,6 +108,8 @@ is_store_path() {
 
 # The shell of the system before: /bin/sh is what the new one made of it.
 find_shell() { # SYSTEM -> SHELL_BEFORE
+  [ "$SHELL_OF" != "$1" ] || return 0
+  SHELL_OF=$1
   SHELL_BEFORE=$(readlink -f "$1/sw/bin/sh")
   [ -x "$SHELL_BEFORE" ] || SHELL_BEFORE=/bin/sh
 }
@@ -124,6 +139,17 @@ surely_failed_units() {
 
 boot_id() { read_file /proc/sys/kernel/random/boot_id && printf '%s' "$VALUE"; }
 
+# The effective user, by proc_pid_status(5): "Uid: real effective saved file-system".
+is_root() {
+  while read -r key _ effective _; do
+    if [ "$key" = Uid: ]; then
+      [ "$effective" = 0 ]
+      return
+    fi
+  done </proc/self/status
+  [ "$(id -u)" = 0 ]
+}
+
 # --- the journal ----------------------------------------------------------------------------------------------------
 
 # One line with everything that anyone may know of a switch. On /run first, because /var may be full; on /var because
@@ -131,8 +157,10 @@ boot_id() { read_file /proc/sys/kernel/random/boot_id && printf '%s' "$VALUE"; }
 write_summary() {
   summary=$ID$TAB$SYSTEM$TAB$PREVIOUS$TAB$PHASE$TAB${OUTCOME:--}$TAB${CAUSE:--}$TAB$STARTED$TAB${FINISHED:--}
   summary=$summary$TAB${REVISION:--}$TAB${ASKER:--}$TAB$BOOT$TAB${DETAIL:--}
-  put_or_remove "$LIVE/$ID/summary" "$summary"
-  put "$ENTRY/summary" "$summary" && sync "$ENTRY/summary" 2>/dev/null
+  put_live "$LIVE/$ID/summary" "$summary"
+  put "$ENTRY/summary" "$summary" || return 0
+  # After a power cut one of these is as good as the one before it: the new name may be on the disk later.
+  case $PHASE in checking | contact | health) ;; *) sync "$ENTRY/summary" 2>/dev/null ;; esac
   return 0
 }
 
@@ -161,10 +189,11 @@ enter() { # PHASE
   PHASE=$1
   # A reboot may have taken it away, or a person.
   [ -e "$LOG" ] || open_live
-  put_or_remove "$LIVE/$ID/phase" "$PHASE"
+  put_live "$LIVE/$ID/phase" "$PHASE"
   write_summary
   note "phase $PHASE"
-  keep_log
+  # Since the phase before, nothing but our own lines has come.
+  case $PHASE in checking | health) ;; *) keep_log ;; esac
 }
 
 finish() { # OUTCOME CAUSE DETAIL
@@ -177,7 +206,7 @@ finish() { # OUTCOME CAUSE DETAIL
   rm -f "$ENTRY/reserve"
   write_summary
   keep_log
-  put_or_remove "$LIVE/$ID/phase" finished
+  put_live "$LIVE/$ID/phase" finished
   rm -rf "${ROOTS:?}/$ID" "$LIVE/$ID/reserve"
   forget_old
 }
@@ -401,7 +430,7 @@ stc_wait() {
         ActiveState=inactive | ActiveState=failed) break ;;
       esac
     fi
-    sleep 0.1
+    sleep 0.2
   done
   if stc_answered; then
     RC=$VALUE
@@ -462,6 +491,15 @@ refuse() { # WORD...
   exit 75
 }
 
+# systemctl(1) answers is-active by a line for each unit, in order.
+active_ssh_units() {
+  set -- sshd.socket ssh.socket sshd.service ssh.service
+  system_ctl is-active "$@" 2>/dev/null | while read -r state; do
+    [ "$state" = active ] && printf '%s ' "$1"
+    shift
+  done
+}
+
 # Everything the rest of the switch, or whoever has to finish it, needs to know of the time before.
 record_found() {
   BOOT=$(boot_id)
@@ -474,9 +512,7 @@ record_found() {
   listens && LISTENED=yes
   routed && ROUTED=yes
   boots "$PROFILE_BEFORE" && LOADER_TOLD=yes
-  for unit in sshd.socket ssh.socket sshd.service ssh.service; do
-    system_ctl --quiet is-active "$unit" && SSH_UNITS="$SSH_UNITS$unit "
-  done
+  SSH_UNITS=$(active_ssh_units)
   put "$ENTRY/found" "previous $PREVIOUS
 profile-before $PROFILE_BEFORE
 listened $LISTENED
@@ -501,14 +537,17 @@ root_systems() {
 
 # Nobody but root may open it: whoever can, can hold it and keep all switches away.
 take_lock() { # [SECONDS]
-  mkdir -p "$LIVE" && (umask 077 && touch "$LOCK") && chmod 0600 "$LOCK" || return 1
+  [ -d "$LIVE" ] || mkdir -p "$LIVE" || return 1
+  # In a shell of its own, which is all that a failed redirection of `:` ends.
+  [ -e "$LOCK" ] || (umask 077 && : >>"$LOCK") || return 1
+  chmod 0600 "$LOCK" || return 1
   # A failed redirection of exec alone ends the shell.
   command exec 9>>"$LOCK" || return 1
   flock ${1:+-w "$1"} 9
 }
 
 # Says who holds the lock for this switch, for those who may not open it.
-hold() { read_start $$ && put_or_remove "$LIVE/$ID/holder" "$$ $VALUE"; }
+hold() { read_start $$ && put_live "$LIVE/$ID/holder" "$$ $VALUE"; }
 
 # When a process began, in ticks since boot; with its number this names it for good. Field 22 of /proc/PID/stat (proc(5)),
 # counted from behind the name, which may contain anything.
@@ -646,7 +685,7 @@ await() { # FILE SECONDS
       claim "$1" timeout || VALUE=timeout
       return
     fi
-    sleep 0.1
+    sleep 0.2
   done
   read_file "$1" || VALUE=timeout
 }
@@ -1162,10 +1201,12 @@ verb_observe() { # [nix]
   reply "generation ${link%-link}"
   booted=$(booted)
   reply "booted $booted"
-  for part in kernel initrd kernel-modules; do
-    [ -e "$booted/$part" ] && reply "booted-kernel $(readlink -f "$booted/$part")"
-    [ -e "$system/$part" ] && reply "running-kernel $(readlink -f "$system/$part")"
-  done
+  reply_kernels booted "$booted"
+  if [ "$booted" = "$system" ]; then
+    printf '%s\n' "$kernels" | while read -r path; do reply "running-kernel $path"; done
+  else
+    reply_kernels running "$system"
+  fi
   failed_units | while read -r unit; do reply "failed-unit $unit"; done
   reply_free
   if read_staged && [ "$STAGED_IN" = "$(boot_id)" ]; then reply "staged $WAITS_FOR"; fi
@@ -1176,9 +1217,27 @@ verb_observe() { # [nix]
   observe_journal
 }
 
+# What only a boot changes.
+reply_kernels() { # booted|running SYSTEM -> kernels
+  system_of_kernels=$1
+  kernels=$2
+  set --
+  for part in kernel initrd kernel-modules; do
+    [ -e "$kernels/$part" ] && set -- "$@" "$kernels/$part"
+  done
+  kernels=
+  [ $# -gt 0 ] || return 0
+  kernels=$(readlink -f "$@")
+  printf '%s\n' "$kernels" | while read -r path; do reply "$system_of_kernels-kernel $path"; done
+}
+
 reply_free() {
-  reply "free-nix $(df -B1 --output=avail /nix 2>/dev/null | tail -n 1 | tr -d ' ')"
-  reply "free-boot $(df -B1 --output=avail /boot 2>/dev/null | tail -n 1 | tr -d ' ')"
+  for place in nix boot; do
+    df -B1 --output=avail "/$place" 2>/dev/null | {
+      { read -r _ && read -r free; } || free=
+      reply "free-$place $free"
+    }
+  done
 }
 
 observe_journal() {
@@ -1291,12 +1350,13 @@ start_unit() {
   fi
 }
 
-# Answers as soon as the phase is another than SEEN, or after SECONDS.
-verb_attach() { # ID SEEN SECONDS
+# Answers as soon as the phase is none of SEEN, or after SECONDS.
+verb_attach() { # ID "SEEN..." SECONDS
   now
   attach_began=$NOW
-  while read_file "$LIVE/$ID/phase" && [ "$VALUE" = "$2" ] && [ $((NOW - attach_began)) -lt "$3" ]; do
-    sleep 0.1
+  while read_file "$LIVE/$ID/phase" && [ $((NOW - attach_began)) -lt "$3" ]; do
+    case " $2 " in *" $VALUE "*) ;; *) break ;; esac
+    sleep 0.2
     now
   done
   read_file "$LIVE/$ID/phase" && reply "phase $VALUE"
@@ -1381,7 +1441,7 @@ needs_entry() { # ID
 }
 
 main() {
-  FAILED_BEFORE='' AFTER_ROLLBACK='' NO_CHECK='' PREVIOUS='' WAITING=''
+  SHELL_OF='' FAILED_BEFORE='' AFTER_ROLLBACK='' NO_CHECK='' PREVIOUS='' WAITING=''
   frame=${1:--} verb=${2:-}
   [ $# -ge 2 ] || { echo 'usage: switch.sh FRAME VERB [ARGUMENT]...' >&2; exit 64; }
   shift 2
@@ -1393,7 +1453,7 @@ main() {
   # On a line of its own, even where the login shell has written something without an end of line.
   reply ''
   reply "driftless/1 $frame"
-  if [ "$verb" != observe ] && [ "$(id -u)" != 0 ]; then
+  if [ "$verb" != observe ] && ! is_root; then
     reply "error this needs root, and $(id -un) is not; privilegeEscalationCommand says how to become it"
     verb=none
   fi
