@@ -18,4 +18,7 @@ node: toplevel:
     privilegeEscalationCommand buildOnTarget machineId lastResort;
   healthChecks = { inherit (node.healthChecks) units commands; };
   reboot = { inherit (node.reboot) policy unproven; };
+
+  # What another tool's file says and driftless does not heed: { setting, reason }.
+  unsupported = node.unsupported or [ ];
 }

@@ -4,11 +4,12 @@ let
   defaults = import ./defaults.nix;
 in
 {
+  name = "flake";
   description = "a flake with `nixosConfigurations`";
 
-  detect = value: value ? nixosConfigurations;
+  detect = { value, ... }: value ? nixosConfigurations;
 
-  open = value: {
+  open = { value, ... }: {
     format = "flake";
     names = builtins.attrNames value.nixosConfigurations;
     # Fleet-wide options are no node's: a flake states them beside its configurations, as `driftless.rollout`.

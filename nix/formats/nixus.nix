@@ -12,11 +12,12 @@ let
     name.success && name.value != "switch";
 in
 {
+  name = "nixus";
   description = "the result of nixus (`config.nodes`)";
 
-  detect = value: !(value ? driftless) && value ? config && value.config ? nodes;
+  detect = { value, ... }: !(value ? driftless) && value ? config && value.config ? nodes;
 
-  open = value: {
+  open = { value, ... }: {
     format = "nixus";
     names = builtins.attrNames value.config.nodes;
     inherit (defaults) rollout;

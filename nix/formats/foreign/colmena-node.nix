@@ -1,0 +1,26 @@
+# A node that was evaluated with Colmena's options → its entry in the manifest.
+config:
+let
+  inherit (config) deployment;
+  note = condition: setting: reason: if condition then [ { inherit setting reason; } ] else [ ];
+  replaces = deployment.replaceUnknownProfiles or true;
+in
+import ./node.nix {
+  inherit (config.system.build) toplevel;
+  host = deployment.targetHost;
+  user = deployment.targetUser;
+  port = deployment.targetPort;
+  sshArguments = deployment.sshOptions or [ ];
+  tags = deployment.tags or [ ];
+  settings = {
+    buildOnTarget = deployment.buildOnTarget or false;
+    privilegeEscalationCommand = deployment.privilegeEscalationCommand or [ "sudo" "-H" "--" ];
+    onDrift = if replaces then "heal" else "report";
+  };
+  unsupported =
+    note (deployment.targetHost == null) "deployment.targetHost = null"
+      "only the node could deploy itself; driftless builds it and deploys it nowhere"
+    ++ note (!replaces) "deployment.replaceUnknownProfiles = false"
+      "a system that driftless did not install is reported and not healed, but a new commit replaces it"
+    ++ import ./keys.nix "deployment.keys" (deployment.keys or { });
+}
