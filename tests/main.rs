@@ -10,6 +10,7 @@ mod cli_on_nodes;
 mod links;
 mod logins;
 mod nix_copies;
+mod nix_formats;
 mod nix_library;
 mod nix_programs;
 mod own_host;

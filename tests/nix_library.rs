@@ -145,7 +145,7 @@ fn a_node_without_options_has_the_documented_defaults() {
                 "ignoreFailingSystemdUnits": false, "ignoreUnits": [], "privilegeEscalationCommand": ["sudo"],
                 "healthChecks": { "units": [], "commands": {} }, "reboot": { "policy": "never", "unproven": false },
                 "buildOnTarget": false, "machineId": null, "lastResort": "reboot",
-                "closurePaths": [], "closureDrvs": [],
+                "closurePaths": [], "closureDrvs": [], "unsupported": [],
             })
         );
     }

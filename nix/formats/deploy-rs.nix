@@ -6,25 +6,25 @@ let
 
   # There is no module system here that would say where a value of the wrong type stands.
   checks = {
-    string = builtins.isString;
-    boolean = builtins.isBool;
-    integer = builtins.isInt;
-    set = builtins.isAttrs;
-    "list of strings" = value: builtins.isList value && builtins.all builtins.isString value;
+    "a string" = builtins.isString;
+    "a boolean" = builtins.isBool;
+    "an integer" = builtins.isInt;
+    "a set" = builtins.isAttrs;
+    "a list of strings" = value: builtins.isList value && builtins.all builtins.isString value;
   };
   typed = type: where: set: name:
     let position = builtins.unsafeGetAttrPos name set; in
     if checks.${type} set.${name} then set.${name}
-    else throw "`${where}.${name}' is not a ${type} but ${builtins.typeOf set.${name}}${
+    else throw "`${where}.${name}' is not ${type} but a value of type ${builtins.typeOf set.${name}}${
       if position == null then "" else ", in `${position.file}'"
     }";
 
   openNode = deploy: name:
     let
       where = "deploy.nodes.${name}";
-      node = typed "set" "deploy.nodes" deploy.nodes name;
-      profiles = if node ? profiles then typed "set" where node "profiles" else { };
-      profile = typed "set" "${where}.profiles" profiles "system";
+      node = typed "a set" "deploy.nodes" deploy.nodes name;
+      profiles = if node ? profiles then typed "a set" where node "profiles" else { };
+      profile = typed "a set" "${where}.profiles" profiles "system";
       places = [
         { where = "${where}.profiles.system"; set = profile; }
         { inherit where; set = node; }
@@ -37,7 +37,7 @@ let
 
       words = text: builtins.filter (word: builtins.isString word && word != "") (builtins.split "[[:space:]]+" text);
       system = import ./foreign/activatable.nix profile.path;
-      user = get "string" "user" "root";
+      user = get "a string" "user" "root";
       others = map
         (other: {
           setting = "${where}.profiles.${other}";
@@ -52,20 +52,20 @@ let
     else
       import ./foreign/node.nix {
         inherit (system) toplevel;
-        host = if node ? hostname then typed "string" where node "hostname" else throw "`${where}.hostname' is missing";
-        user = get "string" "sshUser" null;
-        sshArguments = builtins.concatLists (said "list of strings" "sshOpts");
+        host = if node ? hostname then typed "a string" where node "hostname" else throw "`${where}.hostname' is missing";
+        user = get "a string" "sshUser" null;
+        sshArguments = builtins.concatLists (said "a list of strings" "sshOpts");
         settings = {
-          hasFastConnection = get "boolean" "fastConnection" false;
-          buildOnTarget = get "boolean" "remoteBuild" false;
-          privilegeEscalationCommand = words (get "string" "sudo" "sudo -u") ++ [ "root" ];
+          hasFastConnection = get "a boolean" "fastConnection" false;
+          buildOnTarget = get "a boolean" "remoteBuild" false;
+          privilegeEscalationCommand = words (get "a string" "sudo" "sudo -u") ++ [ "root" ];
         }
-        // ifSaid "integer" "confirmTimeout" "successTimeout"
-        // ifSaid "integer" "activationTimeout" "switchTimeout";
+        // ifSaid "an integer" "confirmTimeout" "successTimeout"
+        // ifSaid "an integer" "activationTimeout" "switchTimeout";
         unsupported =
-          note (!get "boolean" "magicRollback" true) "magicRollback = false" "a node that cannot be reached after an activation always goes back"
-          ++ note (!get "boolean" "autoRollback" true) "autoRollback = false" "a node whose activation fails always goes back"
-          ++ note (get "boolean" "interactiveSudo" false) "interactiveSudo" "nobody is there to type a password: sudo must ask for none"
+          note (!get "a boolean" "magicRollback" true) "magicRollback = false" "a node that cannot be reached after an activation always goes back"
+          ++ note (!get "a boolean" "autoRollback" true) "autoRollback = false" "a node whose activation fails always goes back"
+          ++ note (get "a boolean" "interactiveSudo" false) "interactiveSudo" "nobody is there to type a password: sudo must ask for none"
           ++ note (user != "root") "user = ${builtins.toJSON user}" "a NixOS system is activated by root"
           ++ note (profile ? profilePath && profile.profilePath != "/nix/var/nix/profiles/system") "profilePath" "a NixOS system is the profile /nix/var/nix/profiles/system"
           ++ note system.own "${where}.profiles.system.path" "its own activation script is not run, only the system's"

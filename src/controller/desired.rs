@@ -177,6 +177,7 @@ impl Desired {
             nix: nix.clone(),
             revision: revision.clone(),
             deployment: self.config.deployment.clone(),
+            read_as: self.config.format,
             roots: self.roots.clone(),
         };
         let desk = desk.clone();

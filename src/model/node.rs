@@ -1,6 +1,7 @@
 //! What the deployment declares about one node. Names and meanings are those of the options in `nix/`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -94,6 +95,25 @@ pub struct NodeSpec {
     /// Derivations that must be realised before `closure_paths` exist.
     #[serde(default)]
     pub closure_drvs: Vec<DrvPath>,
+    /// What another tool's file says of the node and is not heeded.
+    #[serde(default)]
+    pub unsupported: Vec<Unsupported>,
+}
+
+/// A setting in another tool's file that driftless does not heed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unsupported {
+    /// The setting, as that file calls it.
+    pub setting: String,
+    /// Why not, and what is done instead.
+    pub reason: String,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.setting, self.reason)
+    }
 }
 
 /// Whether silence of a node is a fault.
