@@ -12,7 +12,7 @@ let
   only = { pkgs = 1; lib = 1; evalConfig = 1; specialArgs = 1; runCommand = 1; ordering = 1; nixConfig = 1; buildShell = 1; };
   names = value: if builtins.isAttrs value then value else { };
 
-  specOf = { config, pkgs, lib, ... }:
+  specOf = { config, lib, ... }:
     let
       inherit (config) deployment;
       address = deployment.targetHost;
@@ -30,10 +30,6 @@ let
       settings = {
         hasFastConnection = !deployment.substituteOnDestination;
         healthChecks = { inherit commands; units = [ ]; };
-        # What the commands refer to belongs to the node as well.
-        closurePaths =
-          if deployment.healthChecks.cmd == [ ] then [ ]
-          else [ (pkgs.writeText "health-checks" (builtins.toJSON commands)) ];
       };
       unsupported =
         note (checksBefore != [ ]) "deployment.preDeployChecks"
@@ -59,12 +55,18 @@ let
         specialArgs = network.specialArgs or { };
         modules = [
           (located given name)
-          ({ lib, ... }: {
+          ({ lib, pkgs, config, ... }: {
             _file = "driftless/nix/formats/morph.nix";
             imports = [ ./foreign/morph-options.nix ];
             config = {
               networking.hostName = lib.mkDefault name;
               nixpkgs = lib.mkIf (base != null) { pkgs = lib.mkDefault base; };
+              # What the checks run belongs to the system. The very file that morph makes: what morph deployed stays the same.
+              system.extraDependencies = [
+                (pkgs.writeText "healthcheck-commands.txt"
+                  (builtins.concatStringsSep "\n" (builtins.concatMap (check: if check.cmd == null then [ ] else check.cmd)
+                    (config.deployment.preDeployChecks.cmd ++ config.deployment.healthChecks.cmd))))
+              ];
               _module.check = lib.mkIf (!check) false;
               _module.args = { inherit name; nodes = unchecked; };
             };

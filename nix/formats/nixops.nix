@@ -47,7 +47,7 @@ let
     let
       networks = closure given;
       said = builtins.foldl' (all: network: network.network or { } // all) { } networks;
-      pkgs = packages (said.nixpkgs or <nixpkgs>);
+      pkgs = packages (said.nixpkgs or given.nixpkgs or <nixpkgs>);
       everywhere = name: map (network: located network name) (builtins.filter (network: network ? ${name}) networks);
       nodeNames = builtins.attrNames (builtins.listToAttrs
         (map (name: { inherit name; value = null; }) (builtins.concatMap (import ./foreign/nodes.nix) networks)));
@@ -83,10 +83,12 @@ let
 in
 {
   name = "nixops";
-  description = "a NixOps network (a file with `network`)";
+  description = "a NixOps network (a file with `network`, or a flake with `nixopsConfigurations.default`)";
 
-  detect = { value, file }: file != null && value ? network;
-  fits = { file, ... }: file != null;
+  detect = { value, file }: if file == null then value ? nixopsConfigurations else value ? network;
+  fits = { value, file }: file != null || value ? nixopsConfigurations;
 
-  open = { value, ... }: openNetwork value;
+  open = { value, file }:
+    let network = if file != null then value else value.nixopsConfigurations.default; in
+    openNetwork (if builtins.isFunction network then network { } else network);
 }

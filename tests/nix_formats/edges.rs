@@ -376,6 +376,20 @@ fn init_shows_a_broken_node_among_the_others() {
 }
 
 #[test]
+fn a_network_may_be_an_output_of_a_flake() {
+    let nixpkgs = our_nixpkgs();
+    let flake = Repository::outputs(&format!(
+        "nixopsConfigurations.default = {{
+           nixpkgs = {}; network.storage.legacy = {{ }};
+           web.deployment.targetHost = \"192.0.2.40\";
+         }};",
+        nixpkgs.display()
+    ));
+    assert_eq!(flake.names()["format"], "nixops");
+    assert_eq!(flake.nodes()["web"]["host"], "root@192.0.2.40");
+}
+
+#[test]
 fn a_network_that_needs_arguments_of_nixops_says_so() {
     let network = Repository::of(
         &our_nixpkgs(),

@@ -112,7 +112,17 @@ fn a_morph_network_is_deployed_as_it_is() {
             hello.starts_with("timeout 10 sh -c '/nix/store/") && hello.contains("--greeting"),
             "{hello}"
         );
-        assert_eq!(web["closureDrvs"].as_array().unwrap().len(), 1, "what the checks run is sent along");
+        let program = hello.split('\'').nth(1).unwrap().split(' ').next().unwrap();
+        let package = program.strip_suffix("/bin/hello").unwrap();
+        let built = network.say(&["build", "--file", "network.nix", "--on", "web01*"]);
+        let system = built.out.trim().split(' ').next_back().unwrap();
+        let closure =
+            network.command("nix-store").args(["--query", "--requisites", system]).output().unwrap();
+        assert!(
+            super::text_of(&closure.stdout).contains(package),
+            "what the checks run is sent along: {}",
+            built.err
+        );
         assert_eq!(
             settings(&web["unsupported"]),
             ["deployment.preDeployChecks", "deployment.secrets.\"tls.key\""]

@@ -31,6 +31,7 @@ in
     boot.kernelParams = mkOption { type = types.listOf types.str; default = [ "loglevel=4" ]; };
     system.nixos.version = mkOption { type = types.str; default = "24.05"; };
     system.stateVersion = mkOption { type = types.str; default = config.system.nixos.version; };
+    system.extraDependencies = mkOption { type = types.listOf types.package; default = [ ]; };
     system.activationScripts = mkOption { type = types.attrsOf types.lines; default = { }; };
     system.build.toplevel = mkOption { type = types.package; };
     specialisation = mkOption {
@@ -55,5 +56,6 @@ in
         activation = lib.concatStringsSep "\n" (builtins.attrValues config.system.activationScripts);
         specialisations = builtins.mapAttrs specialisation config.specialisation;
         system = config.nixpkgs.system;
+        inherit (config.system) extraDependencies;
       } // config.lab);
 }
