@@ -176,8 +176,7 @@ impl Desired {
             source: self.source.clone(),
             nix: nix.clone(),
             revision: revision.clone(),
-            deployment: self.config.deployment.clone(),
-            read_as: self.config.format,
+            config: self.config.clone(),
             roots: self.roots.clone(),
         };
         let desk = desk.clone();

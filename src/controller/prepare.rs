@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::config::SourceConfig;
 use crate::error_chain::error_chain;
-use crate::model::format::Format;
 use crate::model::manifest::Names;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
@@ -72,10 +72,8 @@ pub struct Preparation {
     pub nix: Nix,
     /// The commit.
     pub revision: Revision,
-    /// `source.deployment`: a file in the repository, or `.` for a flake.
-    pub deployment: String,
-    /// `source.format`.
-    pub read_as: Option<Format>,
+    /// Which deployment it has, in which format.
+    pub config: SourceConfig,
     /// Where GC roots go, a folder per node.
     pub roots: PathBuf,
 }
@@ -139,23 +137,23 @@ pub fn system_root(roots: &Path, node: &NodeName) -> PathBuf {
 }
 
 async fn locate(job: &Preparation) -> Result<Deployment, Failure> {
-    let is_flake = job.deployment == ".";
+    let is_flake = job.config.deployment == ".";
     if is_flake {
         let url = job.source.flake_url(&job.revision)?;
         // A flake can read its own revision: the tree alone does not determine it.
         let cache_key = Some(job.revision.commit.to_string());
-        return Ok(Deployment { place: Place::Flake { url }, cache_key, read_as: job.read_as });
+        return Ok(Deployment { place: Place::Flake { url }, cache_key, read_as: job.config.format });
     }
     let tree = job.source.checkout(&job.revision).await?;
-    let file = tree.join(&job.deployment);
+    let file = tree.join(&job.config.deployment);
     if !file.exists() {
         let commit = job.revision.commit.short();
         let said = format!(
             "commit {commit} has no file {}; correct source.deployment, or add the file",
-            job.deployment
+            job.config.deployment
         );
         return Err(Failure { said, again: Again::Same });
     }
     let cache_key = Some(job.revision.tree.clone());
-    Ok(Deployment { place: Place::File(file), cache_key, read_as: job.read_as })
+    Ok(Deployment { place: Place::File(file), cache_key, read_as: job.config.format })
 }
