@@ -138,14 +138,14 @@ fn a_node_without_options_has_the_documented_defaults() {
         assert_eq!(
             web,
             json!({
-                "drv": null, "toplevel": null, "system": "x86_64-linux",
+                "drv": null, "toplevel": null, "system": "x86_64-linux", "unsupported": [],
                 "host": "web", "port": null, "sshOptions": {}, "hostKeys": [], "tags": [],
                 "availability": "always", "goal": "switch", "onDrift": "heal", "suspended": null,
                 "hasFastConnection": false, "switchTimeout": 300, "successTimeout": 60, "healthTimeout": 60,
                 "ignoreFailingSystemdUnits": false, "ignoreUnits": [], "privilegeEscalationCommand": ["sudo"],
                 "healthChecks": { "units": [], "commands": {} }, "reboot": { "policy": "never", "unproven": false },
                 "buildOnTarget": false, "machineId": null, "lastResort": "reboot",
-                "closurePaths": [], "closureDrvs": [], "unsupported": [],
+                "closurePaths": [], "closureDrvs": [],
             })
         );
     }

@@ -27,6 +27,9 @@ pub struct NodeSpec {
     pub toplevel: StorePath,
     /// Nix system type, for example `x86_64-linux`.
     pub system: String,
+    /// What another tool's file says of the node and is not heeded.
+    #[serde(default)]
+    pub unsupported: Vec<Unsupported>,
     /// `host` or `user@host`; `None` is never deployed; `localhost` and `local` need no SSH.
     pub host: Option<String>,
     /// TCP port of sshd; `None` leaves it to the user's SSH configuration.
@@ -95,9 +98,6 @@ pub struct NodeSpec {
     /// Derivations that must be realised before `closure_paths` exist.
     #[serde(default)]
     pub closure_drvs: Vec<DrvPath>,
-    /// What another tool's file says of the node and is not heeded.
-    #[serde(default)]
-    pub unsupported: Vec<Unsupported>,
 }
 
 /// A setting in another tool's file that driftless does not heed.

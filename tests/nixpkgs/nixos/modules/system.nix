@@ -18,6 +18,7 @@ in
   options = {
     assertions = mkOption { type = types.listOf types.attrs; default = [ ]; };
     warnings = mkOption { type = types.listOf types.str; default = [ ]; };
+    system.extraDependencies = mkOption { type = types.listOf types.package; default = [ ]; };
     networking.hostName = mkOption { type = types.strMatching "[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?"; default = "nixos"; };
     environment.systemPackages = mkOption { type = types.listOf types.package; default = [ ]; };
     environment.etc = mkOption {
@@ -31,7 +32,6 @@ in
     boot.kernelParams = mkOption { type = types.listOf types.str; default = [ "loglevel=4" ]; };
     system.nixos.version = mkOption { type = types.str; default = "24.05"; };
     system.stateVersion = mkOption { type = types.str; default = config.system.nixos.version; };
-    system.extraDependencies = mkOption { type = types.listOf types.package; default = [ ]; };
     system.activationScripts = mkOption { type = types.attrsOf types.lines; default = { }; };
     system.build.toplevel = mkOption { type = types.package; };
     specialisation = mkOption {
