@@ -50,6 +50,9 @@ pub struct Config {
     /// How nodes are reached.
     #[serde(default)]
     pub ssh: SshConfig,
+    /// How secrets are decrypted.
+    #[serde(default)]
+    pub secrets: SecretsConfig,
     /// How nodes are watched.
     #[serde(default)]
     pub observe: ObserveConfig,
@@ -156,6 +159,14 @@ pub enum UnknownHosts {
     Refuse,
     /// Trusted at first use and remembered; a changed key is refused all the same.
     TrustFirst,
+}
+
+/// How secrets are decrypted.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SecretsConfig {
+    /// Files with identities of age or private SSH keys; default: the user's SSH keys.
+    pub identity_files: Vec<PathBuf>,
 }
 
 /// How nodes are watched.

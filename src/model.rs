@@ -14,6 +14,7 @@ pub mod store_path;
 pub mod manifest;
 pub mod node;
 pub mod release;
+pub mod secret;
 pub mod way;
 
 pub mod journal;
