@@ -174,7 +174,7 @@ pub enum NodeError {
         source: crate::nix::NixError,
     },
     /// A secret of it cannot be had.
-    #[error("{node}: cannot bring its secrets, so nothing was switched")]
+    #[error("{node}: cannot bring its secrets")]
     Secret {
         /// The node.
         node: NodeName,

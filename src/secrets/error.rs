@@ -54,7 +54,7 @@ pub enum SecretError {
         source: io::Error,
     },
     /// It cannot be decrypted.
-    #[error("the secret {secret}: {file}")]
+    #[error("the secret {secret} cannot be decrypted ({})", name_of(file))]
     Age {
         /// Which.
         secret: SecretName,
@@ -73,6 +73,11 @@ pub enum SecretError {
         /// Which.
         secret: SecretName,
     },
+}
+
+/// A file of the repository by its name: the rest of its path is that of a checkout.
+fn name_of(file: &str) -> &str {
+    file.rsplit('/').next().unwrap_or(file)
 }
 
 /// An encrypted file that is not decrypted.
