@@ -1,6 +1,8 @@
 //! Secrets on real nodes: from a file, a command or an encrypted file of the repository to the right owner, back with a
 //! rollback or an older boot entry, and nowhere else.
 
+mod verbs;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use driftless::secrets::{Content, encrypt, parse_recipient};
 use driftless_lab::{Fleet, Lab, Node, Output, System};
+use sha2::{Digest, Sha256};
 
 const SOON: Duration = Duration::from_secs(60);
 const SETS: &str = "/var/lib/driftless-node/secrets";
@@ -445,6 +448,8 @@ fn a_plaintext_is_nowhere_but_in_the_memory_of_one_side_and_with_its_owner_on_th
     let shown = fleet.get("/api/v1/fleet").unwrap() + &fleet.get("/metrics").unwrap() + &fleet.log();
     assert!(fleet.log().contains("TRACE"), "everything is logged");
     assert!(words.iter().all(|word| !shown.contains(word)));
+    let digests = words.map(|word| format!("{:x}", Sha256::digest(word)));
+    assert!(digests.iter().all(|digest| !shown.contains(digest)) && !shown.contains("\nhave a "));
 
     node.enter("journalctl --sync").unwrap();
     let on_node =
@@ -459,6 +464,7 @@ fn a_plaintext_is_nowhere_but_in_the_memory_of_one_side_and_with_its_owner_on_th
     // On this side: state, configuration, logs, the system's closure and ciphertexts.
     let here: Vec<PathBuf> = vec![fleet.dir().to_owned()];
     assert_eq!(holders(&here, &words), "");
+    assert_eq!(holders(&here, &digests.each_ref().map(String::as_str)), "");
     let closure =
         std::process::Command::new("nix-store").args(["-qR", &node.running().unwrap()]).output().unwrap();
     let closure: Vec<PathBuf> = String::from_utf8_lossy(&closure.stdout).lines().map(PathBuf::from).collect();

@@ -76,7 +76,7 @@ let
         age = mkOption {
           type = types.nullOr types.path;
           default = null;
-          example = lib.literalExpression "./secrets/db-password.age";
+          example = "./secrets/db-password.age";
           description = "A file of the repository, encrypted with age. `driftless secrets edit FILE` makes and changes it.";
         };
         decrypt = mkOption {
@@ -117,7 +117,7 @@ let
           '';
         };
         entry = mkOption {
-          type = types.raw;
+          type = types.attrs;
           internal = true;
           readOnly = true;
           description = "What the manifest says of it.";

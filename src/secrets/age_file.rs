@@ -19,9 +19,11 @@ impl Keyring {
         }
         let opened = self.open();
         let identities = opened.identities.iter().map(|identity| &**identity);
-        let reader = decryptor.decrypt(identities).map_err(|error| match error {
-            DecryptError::NoMatchingKeys => DecryptFault::NotForUs { identities: opened.told.clone() },
-            other => DecryptFault::Damaged(other.to_string()),
+        let reader = decryptor.decrypt(identities).map_err(|error| {
+            if matches!(error, DecryptError::NoMatchingKeys) {
+                return DecryptFault::NotForUs { identities: opened.told.clone() };
+            }
+            DecryptFault::Damaged(error.to_string())
         })?;
         // A plaintext is shorter than its ciphertext: with this room nothing is moved, and no copy is left behind.
         let mut clear = Content::with_room(ciphertext.len().min(Content::MOST + 1));
@@ -108,7 +110,7 @@ mod tests {
         let (key, public) = keygen(folder.path(), "a passphrase");
         let ciphertext = encrypt(&content(), &[parse_recipient(&public).unwrap()]).unwrap();
         let why = |keyring: Keyring, bytes: &[u8]| keyring.decrypt(bytes).unwrap_err().to_string();
-        let locked = why(Keyring::new(&[key.clone()]), &ciphertext);
+        let locked = why(Keyring::new(std::slice::from_ref(&key)), &ciphertext);
         assert!(
             locked.contains(&key.display().to_string()) && locked.contains("protected by a passphrase"),
             "{locked}"
