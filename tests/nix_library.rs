@@ -438,6 +438,13 @@ fn the_result_of_the_original_nixus_is_understood() {
     assert_eq!(nodes["db"]["host"], Value::Null);
     assert_eq!(nodes["web"]["privilegeEscalationCommand"], json!(["doas"]));
     assert_eq!(nodes["web"]["closurePaths"].as_array().unwrap().len(), 1);
+
+    let file = deployment.path().join("deployment.nix");
+    let text = fs::read_to_string(&file).unwrap();
+    let secret =
+        "configuration.system.build.toplevel = system \"x\"; configuration.secrets.files.db.file = \"/x\";";
+    fs::write(&file, text.replace("configuration.system.build.toplevel = system \"x\";", secret)).unwrap();
+    refused(&deployment.only(&["web"]), &["node 'web' has `secrets.files` of nixus itself"]);
 }
 
 /// A flake whose configurations are evaluated by its own nixpkgs; `body` is the set of `nixosConfigurations`.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use driftless::secrets::{Content, encrypt, parse_recipient};
-use driftless_lab::{Fleet, Lab, Node, Output, System};
+use driftless_lab::{Fleet, Lab, Node, Output, Setup, Sudo, System, User};
 use sha2::{Digest, Sha256};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -19,9 +19,12 @@ const SETS: &str = "/var/lib/driftless-node/secrets";
 fn fleet(names: &[&str]) -> Fleet {
     let lab = Lab::start().unwrap();
     let first = System::new("installed").build().unwrap();
-    let nodes = lab.nodes(names, &first).unwrap();
+    fleet_of(&lab, lab.nodes(names, &first).unwrap())
+}
+
+fn fleet_of(lab: &Lab, nodes: Vec<Node>) -> Fleet {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let fleet = Fleet::new(&lab, nodes, Path::new(env!("CARGO_BIN_EXE_driftless")), project).unwrap();
+    let fleet = Fleet::new(lab, nodes, Path::new(env!("CARGO_BIN_EXE_driftless")), project).unwrap();
     let identity = fleet.identity();
     let text = fs::read_to_string(fleet.config_file()).unwrap();
     let text = format!("{text}\n[secrets]\nidentity_files = [{:?}]\n", identity.display().to_string());
@@ -372,6 +375,65 @@ fn a_node_that_loses_power_in_the_middle_has_its_secrets_when_it_is_back() {
     node.start().unwrap();
     assert_eq!(read(node, "a"), "x");
     assert_eq!(sets(node), BTreeSet::from([system]));
+}
+
+#[test]
+fn a_full_disk_stops_a_secret_before_the_switch_and_leaves_no_half() {
+    let fleet = fleet(&["n1"]);
+    let node = &fleet.nodes["n1"];
+    let release = |text: &str| {
+        age(&fleet, "a.age", text, &[&ours(&fleet)]);
+        write(&fleet, |_| body("same", "a = { age = ./a.age; };", &["a"]));
+    };
+    release("old");
+    deployed(&fleet);
+    let (before, running) = (sets(node), node.running().unwrap());
+    release(&"new".repeat(200_000));
+    // There is room for a pin, and for the first part of the secret.
+    let ballast = "fallocate -l $(($(df -B1 --output=avail /var | tail -n1) - 200000)) /var/ballast";
+    node.enter(ballast).unwrap().ok().unwrap();
+    let said = deploy(&fleet);
+    node.enter("rm /var/ballast").unwrap().ok().unwrap();
+    assert!(said.stdout.contains("failed") && said.stderr.contains("is the file system full"), "{said:?}");
+    assert_eq!((sets(node), node.running().unwrap(), read(node, "a")), (before, running, "old".into()));
+    deployed(&fleet);
+    assert_eq!(read(node, "a").len(), 600_000);
+}
+
+#[test]
+fn a_login_that_has_to_become_root_brings_secrets_as_root_does() {
+    let lab = Lab::start().unwrap();
+    let first = System::new("installed").build().unwrap();
+    let user = User { name: "alice".into(), sudo: Sudo::WithoutPassword };
+    let setup = Setup { users: vec![user], ..Setup::default() };
+    let node = lab.node_with("n1", &first, &setup).unwrap();
+    let fleet = fleet_of(&lab, vec![node]);
+    let node = &fleet.nodes["n1"];
+    fs::write(fleet.dir().join("p"), b"hush-of-sudo\0\n\n").unwrap();
+    let secrets = format!("p.file = \"{}/p\";", fleet.dir().display());
+    let host = format!("host = lib.mkForce \"alice@{}\";", node.address());
+    let text = fleet.deployment("", |_| body("one", &secrets, &["p"]));
+    let text = text.replace(&format!("host = \"root@{}\";", node.address()), &host);
+    fs::write(fleet.repository().join("deployment.nix"), text).unwrap();
+    deployed(&fleet);
+    assert_eq!(read(node, "p"), "hush-of-sudo\0\n\n");
+    let journal = node.enter("journalctl --sync; journalctl --no-pager -o cat").unwrap().stdout;
+    assert!(journal.contains("alice") && !journal.contains("hush-of-sudo"), "{journal}");
+}
+
+#[test]
+fn a_node_that_cannot_decrypt_for_itself_goes_back_and_says_which_secret() {
+    let fleet = fleet(&["n1"]);
+    let node = &fleet.nodes["n1"];
+    let before = node.running().unwrap();
+    age(&fleet, "n.age", "x", &[&ours(&fleet)]);
+    write(&fleet, |_| body("one", "n = { age = ./n.age; decrypt = \"node\"; };", &["n"]));
+    let said = deploy(&fleet);
+    assert!(said.stdout.contains("rolled back"), "{said:?}");
+    assert_eq!(node.running().unwrap(), before);
+    let logs = fleet.driftless(&["logs", "n1", "--file", "deployment.nix"]).unwrap();
+    assert!(logs.stdout.contains("this machine cannot decrypt the secret n"), "{}", logs.stdout);
+    assert_eq!(node.enter("ls -A /run/driftless-secrets.d").unwrap().stdout, "lock\n");
 }
 
 /// Samples every command line and environment of this machine, which has the nodes' processes too, for words.
