@@ -67,19 +67,22 @@ fn used(deployment: &Deployment) -> (BTreeSet<String>, String, String) {
 
 #[test]
 fn the_closure_tells_which_secrets_a_system_uses() {
-    let deployment = web(
-        &our_nixpkgs(),
-        "secrets.files = lib.genAttrs [ \"script\" \"text\" \"unused\" \"byhand\" ] (name: { file = \"/srv/${name}\"; })
+    for nixpkgs in every_nixpkgs() {
+        let deployment = web(
+        &nixpkgs,
+        "nixpkgs.overlays = [ (_: prev: { age = prev.writeShellScriptBin \"age\" \"exit 1\"; }) ];
+         secrets.files = lib.genAttrs [ \"script\" \"text\" \"unused\" \"byhand\" ] (name: { file = \"/srv/${name}\"; })
            // { own = { age = ./a.age; decrypt = \"node\"; }; ours.age = ./a.age; forced = { file = \"/f\"; always = true; }; };
          systemd.services.s = { wantedBy = [ \"multi-user.target\" ]; script = \"cat ${config.secrets.files.script.file}\"; };
          environment.etc.e.text = lib.concatMapStringsSep \" \" (name: config.secrets.files.${name}.file) [ \"text\" \"own\" \"ours\" ]
            + \" /run/driftless-secrets/byhand\";",
     );
-    let (used, closure, _) = used(&deployment);
-    let expected = ["forced", "ours", "own", "script", "text"].map(str::to_owned);
-    assert_eq!(used, expected.into());
-    // What the node decrypts goes along; what is for whoever deploys stays.
-    assert!(closure.contains("-own.age") && !closure.contains("-ours.age"), "{closure}");
+        let (used, closure, _) = used(&deployment);
+        let expected = ["forced", "ours", "own", "script", "text"].map(str::to_owned);
+        assert_eq!(used, expected.into());
+        // What the node decrypts goes along; what is for whoever deploys stays.
+        assert!(closure.contains("-own.age") && !closure.contains("-ours.age"), "{closure}");
+    }
 }
 
 #[test]
