@@ -162,11 +162,20 @@ pub enum UnknownHosts {
 }
 
 /// How secrets are decrypted.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SecretsConfig {
     /// Files with identities of age or private SSH keys; default: the user's SSH keys.
     pub identity_files: Vec<PathBuf>,
+    /// Time between two comparisons of a node's secrets while its system stays.
+    #[serde(deserialize_with = "duration")]
+    pub refresh: Duration,
+}
+
+impl Default for SecretsConfig {
+    fn default() -> Self {
+        Self { identity_files: Vec::new(), refresh: Duration::from_secs(60 * 60) }
+    }
 }
 
 /// How nodes are watched.

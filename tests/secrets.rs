@@ -164,6 +164,8 @@ fn only_what_is_new_travels_and_a_changed_file_comes_without_a_new_system() {
 
     let switches = || node.enter("ls /var/lib/driftless-node/switches").unwrap().stdout;
     let before = switches();
+    put("p1", "between");
+    deployed(&fleet);
     put("p1", "three");
     let said = deployed(&fleet);
     assert!(said.stdout.contains("secrets brought") && said.stdout.contains("p1"), "{}", said.stdout);
@@ -326,6 +328,43 @@ fn a_system_that_a_person_built_on_the_node_has_the_secrets_of_the_one_before() 
     assert_eq!(read(node, "a"), "x");
 }
 
+#[test]
+fn a_machine_that_was_installed_with_its_system_gets_its_secrets_and_a_changed_file_follows() {
+    let mut fleet = fleet(&["n1"]);
+    let vault = fleet.dir().join("p");
+    fs::write(&vault, "one").unwrap();
+    let text = fs::read_to_string(fleet.config_file()).unwrap();
+    fs::write(fleet.config_file(), format!("{text}refresh = \"1s\"\n")).unwrap();
+    let secrets = format!("p = {{ file = \"{}\"; user = \"nobody\"; }};", vault.display());
+    let deployment = fleet.deployment("", |_| body("one", &secrets, &["p"]));
+    let commit = fleet.commit("secrets", &[("deployment.nix", &deployment)]).unwrap();
+    let built = fleet.driftless(&["build", "--file", "deployment.nix"]).unwrap().ok().unwrap();
+    let system = built.split_whitespace().find(|word| word.starts_with("/nix/store/")).unwrap();
+    let installed = fleet.nodes["n1"].nixos_rebuild(system).unwrap();
+    assert!(installed.stderr.contains("nobody has brought the secrets"), "{installed:?}");
+
+    fleet.start().unwrap();
+    fleet.wait_in_sync(&commit, SOON).unwrap();
+    let is = |fleet: &mut Fleet, text: &str| {
+        let node = fleet.nodes["n1"].clone();
+        fleet.wait(&format!("the secret is {text}"), SOON, |_| read(&node, "p") == text).unwrap();
+    };
+    is(&mut fleet, "one");
+    assert_eq!(ownership(&fleet.nodes["n1"], "p"), "nobody:root 400");
+    fs::write(&vault, "two").unwrap();
+    is(&mut fleet, "two");
+    let switches =
+        fleet.nodes["n1"].enter("ls /var/lib/driftless-node/switches 2>/dev/null | wc -l").unwrap();
+    assert_eq!(switches.stdout.trim(), "0", "no switch was needed");
+    fs::remove_file(&vault).unwrap();
+    let deadline = std::time::Instant::now() + SOON;
+    while !fleet.log().contains("the secret p: cannot read") {
+        assert!(std::time::Instant::now() < deadline, "{}", fleet.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(read(&fleet.nodes["n1"], "p"), "two");
+}
+
 /// Calls the node's half as the controller does, with this on its stdin after the script.
 fn put(node: &Node, arguments: &str, input: &str) -> Output {
     let script = include_str!("../src/node/secrets.sh");
@@ -433,7 +472,7 @@ fn a_node_that_cannot_decrypt_for_itself_goes_back_and_says_which_secret() {
     assert_eq!(node.running().unwrap(), before);
     let logs = fleet.driftless(&["logs", "n1", "--file", "deployment.nix"]).unwrap();
     assert!(logs.stdout.contains("this machine cannot decrypt the secret n"), "{}", logs.stdout);
-    assert_eq!(node.enter("ls -A /run/driftless-secrets.d").unwrap().stdout, "lock\n");
+    assert_eq!(node.enter("ls -A /run/driftless-secrets.d").unwrap().stdout, "activate\nlock\n");
 }
 
 /// Samples every command line and environment of this machine, which has the nodes' processes too, for words.

@@ -12,7 +12,9 @@ export LC_ALL
 
 SETS=/var/lib/driftless-node/secrets
 RUN=/run/driftless-secrets.d
-self=$1 system=$2 base=$3 declared=$4 age=$5
+# By its place in the store, also where it is called by the link that is left to it below.
+self=$(readlink -f "$1")
+system=$2 base=$3 declared=$4 age=$5
 shift 5
 name=${system##*/}
 fresh=
@@ -128,6 +130,10 @@ if [ "$declared" = none ]; then
   forget
   exit 0
 fi
+# For secrets that come when the system is active already.
+if ! ln -sfn "$self" "$RUN/activate.new" || ! mv -fT "$RUN/activate.new" "$RUN/activate"; then
+  fail "cannot write $RUN/activate"
+fi
 recover
 adopt
 fresh=$(mktemp -d "$RUN/XXXXXXXX") || fail "cannot make a directory in $RUN"
@@ -136,10 +142,6 @@ while read -r how file title owner group mode ciphertext; do
   place "$@"
 done <"$SETS/$name/.table" || fail "cannot read $SETS/$name/.table"
 swap
-# For secrets that change although the system does not.
-if ! ln -sfn "$self" "$RUN/activate.new" || ! mv -fT "$RUN/activate.new" "$RUN/activate"; then
-  fail "cannot write $RUN/activate"
-fi
 if ! printf '%s\n' "$name" >"$SETS/.last.new" || ! mv -f "$SETS/.last.new" "$SETS/.last"; then
   fail "cannot write $SETS/.last"
 fi
