@@ -231,7 +231,8 @@ impl Controller {
             self.views =
                 node_views(Pass { release: &release, observed: &observed, plan: &plan, now }, &self.views);
             self.compare();
-            self.refreshes.start(&plan, |name| self.lookout.node(name).cloned(), &self.nix, &self.desk);
+            let node = |name: &NodeName| self.lookout.node(name).cloned();
+            self.refreshes.start(&self.views, now, node, (&self.nix, &self.desk));
             if let Some(at) = plan.look_again_at {
                 next = next.min(began + Duration::try_from(at.duration_since(now)).unwrap_or_default());
             }

@@ -170,7 +170,8 @@ in
 {
   options.secrets = {
     baseDirectory = mkOption {
-      type = types.strMatching "(/[A-Za-z0-9._-]+)+";
+      # A path may be written without quotes: as text it is not copied anywhere.
+      type = types.coercedTo types.path toString (types.strMatching "(/[A-Za-z0-9._-]+)+");
       default = "/run/driftless-secrets";
       description = ''
         Where the secrets of the running system are found on the node: a link, which activation points to its own set.

@@ -2,22 +2,24 @@
 //! that says something else comes to the nodes although no system changes, and a machine that was installed with its system
 //! gets its secrets at all.
 //!
-//! Acts on no node that is not in sync: a switch brings its own.
+//! Decides nothing: whose may be brought is `plan`'s to say.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use super::{Desk, News};
-use crate::model::decision::{Decision, Plan};
 use crate::model::name::NodeName;
+use crate::model::snapshot::NodeView;
 use crate::model::store_path::StorePath;
 use crate::nix::Nix;
 use crate::node::Node;
+use crate::plan::secrets::may_be_brought;
 
 /// Nodes at a time: each may run commands here that ask a password manager.
 const AT_A_TIME: usize = 4;
@@ -44,23 +46,23 @@ impl Refreshes {
     /// Starts what is due.
     pub fn start(
         &mut self,
-        plan: &Plan,
+        views: &BTreeMap<NodeName, Arc<NodeView>>,
+        now: Timestamp,
         nodes: impl Fn(&NodeName) -> Option<Arc<Node>>,
-        nix: &Nix,
-        desk: &Desk,
+        tools: (&Nix, &Desk),
     ) {
-        self.due.retain(|name, _| plan.decisions.contains_key(name));
-        self.asked.retain(|name, _| plan.decisions.contains_key(name));
-        for (name, decision) in &plan.decisions {
-            if *decision != Decision::InSync || self.asked.contains_key(name) {
+        self.due.retain(|name, _| views.contains_key(name));
+        self.asked.retain(|name, _| views.contains_key(name));
+        for (name, view) in views {
+            if self.asked.contains_key(name) || !may_be_brought(view, now) {
                 continue;
             }
-            let Some(node) = nodes(name).filter(|node| !node.spec().secrets.is_empty()) else { continue };
+            let Some(node) = nodes(name) else { continue };
             let toplevel = node.spec().toplevel.clone();
             if self.due.get(name).is_some_and(|(of, due)| *of == toplevel && *due > Instant::now()) {
                 continue;
             }
-            let (nix, desk, places) = (nix.clone(), desk.clone(), Arc::clone(&self.places));
+            let (nix, desk, places) = (tools.0.clone(), tools.1.clone(), Arc::clone(&self.places));
             let span = tracing::info_span!("secrets", node = %name);
             let task = async move {
                 // Never closed; without a place it would merely be one too many.

@@ -83,6 +83,7 @@ take() {
         ;;
       file)
         is_name "$title" || { reply 'error bad-argument'; return 1; }
+        case $bytes in '' | *[!0-9]*) reply 'error bad-argument'; return 1 ;; esac
         head -c "$bytes" >"$fresh/$title" || { reply "error cannot write $fresh; is the file system full?"; return 1; }
         [ "$(wc -c <"$fresh/$title")" -eq "$bytes" ] || { cut_short; return 1; }
         read -r word || { cut_short; return 1; }

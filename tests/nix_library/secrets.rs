@@ -136,7 +136,7 @@ fn a_nixus_deployment_with_secrets_evaluates_as_it_is() {
                    host = \"root@172.18.67.46\";
                    configuration = {{ config, ... }}: {{
                      {BASE}
-                     secrets.baseDirectory = \"/var/lib/my-secrets\";
+                     secrets.baseDirectory = /var/lib/my-secrets;
                      secrets.files.foo.file = ./secret;
                      users.users.bob.isSystemUser = true; users.users.bob.group = \"bob\"; users.groups.bob = {{ }};
                      secrets.files.bar = {{ user = \"bob\"; file = ./secret; }};
