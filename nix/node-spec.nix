@@ -21,4 +21,6 @@ node: toplevel:
     privilegeEscalationCommand buildOnTarget machineId lastResort;
   healthChecks = { inherit (node.healthChecks) units commands; };
   reboot = { inherit (node.reboot) policy unproven; };
+  # Where each comes from and whose it becomes; never what it is.
+  secrets = node.secrets or { };
 }

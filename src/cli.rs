@@ -44,6 +44,8 @@ mod rollback;
 mod exec;
 mod ssh;
 
+mod secrets;
+
 mod completions;
 mod init;
 
@@ -123,6 +125,8 @@ pub enum Verb {
     Exec(exec::Args),
     /// Open a terminal on a node
     Ssh(ssh::Args),
+    /// List, edit and re-encrypt secrets
+    Secrets(secrets::Args),
     /// Evaluate everything, for pull requests
     Check(check::Args),
     /// Write a first driftless.toml for the deployment in a directory
@@ -167,6 +171,7 @@ async fn dispatch(global: &Global, verb: Verb) -> Result<ExitCode> {
         Verb::Logs(args) => logs::run(global, args).await,
         Verb::Exec(args) => exec::run(global, args).await,
         Verb::Ssh(args) => ssh::run(global, args).await,
+        Verb::Secrets(args) => secrets::run(global, args).await,
         Verb::Check(args) => check::run(global, args).await,
         Verb::Init(args) => init::run(global, args).await,
         Verb::Completions(args) => completions::run(args),

@@ -52,6 +52,9 @@ pub struct Config {
     /// How nodes are reached.
     #[serde(default)]
     pub ssh: SshConfig,
+    /// How secrets are decrypted.
+    #[serde(default)]
+    pub secrets: SecretsConfig,
     /// How nodes are watched.
     #[serde(default)]
     pub observe: ObserveConfig,
@@ -161,6 +164,23 @@ pub enum UnknownHosts {
     Refuse,
     /// Trusted at first use and remembered; a changed key is refused all the same.
     TrustFirst,
+}
+
+/// How secrets are decrypted.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SecretsConfig {
+    /// Files with identities of age or private SSH keys; default: the user's SSH keys.
+    pub identity_files: Vec<PathBuf>,
+    /// Time between two comparisons of a node's secrets while its system stays.
+    #[serde(deserialize_with = "duration")]
+    pub refresh: Duration,
+}
+
+impl Default for SecretsConfig {
+    fn default() -> Self {
+        Self { identity_files: Vec::new(), refresh: Duration::from_secs(60 * 60) }
+    }
 }
 
 /// How nodes are watched.

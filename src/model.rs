@@ -15,6 +15,7 @@ pub mod format;
 pub mod manifest;
 pub mod node;
 pub mod release;
+pub mod secret;
 pub mod way;
 
 pub mod journal;

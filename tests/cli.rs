@@ -11,7 +11,7 @@ use tempfile::TempDir;
 /// Evaluating three small nodes takes about a second.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-const VERBS: [&str; 19] = [
+const VERBS: [&str; 20] = [
     "run",
     "plan",
     "status",
@@ -28,6 +28,7 @@ const VERBS: [&str; 19] = [
     "logs",
     "exec",
     "ssh",
+    "secrets",
     "check",
     "init",
     "completions",
@@ -130,6 +131,11 @@ fn every_verb_explains_itself() {
         let said = desk.say(&[verb, "-h"]);
         assert_eq!(said.code, 0, "{verb}");
         insta::assert_snapshot!(format!("help-{verb}"), said.out);
+    }
+    for verb in ["list", "edit", "rekey"] {
+        let said = desk.say(&["secrets", verb, "-h"]);
+        assert_eq!(said.code, 0, "{verb}");
+        insta::assert_snapshot!(format!("help-secrets-{verb}"), said.out);
     }
 }
 

@@ -15,6 +15,7 @@ mod nix_library;
 mod nix_programs;
 mod own_host;
 mod reconcile;
+mod secrets;
 mod service_files;
 mod switch;
 mod windows;

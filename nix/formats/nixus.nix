@@ -36,7 +36,10 @@ in
       in
       if node.enabled or true
       then
-        import ../node-spec.nix
+        # Its systems look for their secrets where only its own script puts them.
+        if (node.configuration.secrets.files or { }) != { }
+        then throw "node '${name}' has `secrets.files` of nixus itself, which only nixus's own script sends; import driftless in place of nixus, and they are declared as before"
+        else import ../node-spec.nix
           (defaults.node // { host = name; } // known // {
             switchTimeout = unlessDefault 60 defaults.node.switchTimeout (node.switchTimeout or 60);
             successTimeout = unlessDefault 20 defaults.node.successTimeout (node.successTimeout or 20);

@@ -16,7 +16,7 @@ use super::Global;
 use super::fleet::Origin;
 use super::progress::{Progress, Waiting};
 use super::survey::Survey;
-use crate::config::{self, NixConfig, ObserveConfig, SshConfig};
+use crate::config::{self, ObserveConfig, SshConfig};
 use crate::error_chain::error_chain;
 use crate::model::manifest::{Manifest, VERSION};
 use crate::model::name::NodeName;
@@ -28,12 +28,15 @@ use crate::model::way::Way;
 use crate::nix::{Deployment, Evaluated, Nix, NixError, Place};
 use crate::node::{Node, NodeError};
 use crate::plan::selection::Selector;
+use crate::secrets::Keyring;
 
 /// What acting from here needs.
 #[derive(Debug)]
 pub struct Direct {
     /// The nix programs.
     pub nix: Nix,
+    /// What decrypts secrets.
+    pub keyring: Keyring,
     ssh: SshConfig,
     observe: ObserveConfig,
     state: PathBuf,
@@ -45,10 +48,8 @@ impl Direct {
     /// Reads the configuration if there is one, and makes room for state and sockets.
     pub fn prepare(global: &Global) -> Result<Arc<Self>> {
         let config = global.config_if_any()?;
-        let (nix, ssh, observe) = config.map_or_else(
-            || (NixConfig::default(), SshConfig::default(), ObserveConfig::default()),
-            |config| (config.nix, config.ssh, config.observe),
-        );
+        let (nix, ssh, observe, secrets) = config
+            .map_or_else(Default::default, |config| (config.nix, config.ssh, config.observe, config.secrets));
         let state = state_dir();
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         // Unix sockets have paths of at most 107 bytes (unix(7)).
@@ -56,7 +57,14 @@ impl Direct {
             .prefix("dl-")
             .tempdir_in(&runtime)
             .with_context(|| format!("cannot make a directory for sockets in {}", runtime.display()))?;
-        Ok(Arc::new(Self { nix: Nix::new(&nix, &state)?, ssh, observe, state, runtime }))
+        Ok(Arc::new(Self {
+            nix: Nix::new(&nix, &state)?,
+            keyring: Keyring::new(&secrets.identity_files),
+            ssh,
+            observe,
+            state,
+            runtime,
+        }))
     }
 
     /// Evaluates the nodes that are meant, and says on stderr where more can be found about what is not heeded.
@@ -183,6 +191,7 @@ impl Direct {
     /// The same for a node that may still be somewhere else than where it is declared.
     pub fn node_via(&self, name: &NodeName, spec: &NodeSpec, via: Option<&Way>) -> Result<Node, NodeError> {
         Node::moving(name, spec, via, &self.ssh, self.runtime.path())
+            .map(|node| node.with_keyring(&self.keyring))
     }
 
     /// Reads one node.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::name::Tag;
+use super::secret::{SecretName, SecretSpec};
 use super::store_path::{DrvPath, StorePath};
 
 parsed_string!(
@@ -98,6 +99,9 @@ pub struct NodeSpec {
     /// Derivations that must be realised before `closure_paths` exist.
     #[serde(default)]
     pub closure_drvs: Vec<DrvPath>,
+    /// The secrets that its system may use.
+    #[serde(default)]
+    pub secrets: BTreeMap<SecretName, SecretSpec>,
 }
 
 /// A setting in another tool's file that driftless does not heed.

@@ -68,9 +68,12 @@ impl Cache {
         let there = match &known {
             Evaluated::Disabled | Evaluated::NotDeployable(_) => true,
             Evaluated::Node(spec) => {
-                exists(spec.drv.as_str()) && spec.closure_drvs.iter().all(|drv| exists(drv.as_str()))
+                let ciphertexts = spec.secrets.values().filter_map(|secret| secret.ciphertext());
+                let encrypted = || ciphertexts.clone().all(|path| exists(path.as_str()));
+                (exists(spec.drv.as_str()) && spec.closure_drvs.iter().all(|drv| exists(drv.as_str()))
                     || exists(spec.toplevel.as_str())
-                        && spec.closure_paths.iter().all(|path| exists(path.as_str()))
+                        && spec.closure_paths.iter().all(|path| exists(path.as_str())))
+                    && encrypted()
             }
         };
         there.then_some(known)

@@ -58,6 +58,8 @@ let
       printf '#!/bin/sh\necho ${name} ${version}\n' > $out/bin/${name}
       chmod 555 $out/bin/${name}
     '';
+    # The host's, which nodes see too.
+    age = pkgs.writeShellScriptBin "age" "exec /usr/bin/age \"$@\"\n";
     hello = pkgs.package "hello" "2.12";
     htop = pkgs.package "htop" "3.3.0";
     curl = pkgs.package "curl" "8.9.1";
