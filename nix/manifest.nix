@@ -35,7 +35,8 @@ let
     else if deployment != null then import (/. + deployment)
     else throw "neither a deployment nor a flake was given";
   value = if callable loaded then loaded { } else loaded;
-  found = { inherit value file; };
+  # Secrets may be named beside the deployment.
+  found = { inherit value file; folder = if flake != null then null else dirOf (toString deployment); };
 
   # Of a flake what it says itself, not what every flake has.
   attributes = builtins.attrNames (if flake != null then value.outputs or value else value);

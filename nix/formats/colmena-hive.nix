@@ -6,7 +6,7 @@ in
   name = "colmena-hive";
   description = "a flake with `colmenaHive`";
 
-  detect = { value, file }: file == null && value ? colmenaHive;
+  detect = { value, file, ... }: file == null && value ? colmenaHive;
 
   open = { value, ... }:
     let hive = value.colmenaHive; in
@@ -17,6 +17,13 @@ in
       names = builtins.attrNames hive.nodes;
       rollout = defaults.rolloutWith (value.driftless.rollout or { });
       unsupported = import ./foreign/colmena-meta.nix (hive.metaConfig or { });
-      node = name: import ./foreign/colmena-node.nix hive.nodes.${name}.config;
+      node = name:
+        let plain = hive.nodes.${name}; in
+        import ./foreign/colmena-node.nix {
+          inherit plain;
+          extend = module: plain.extendModules { modules = [ module ]; };
+          # Colmena has put its own there.
+          services = false;
+        };
     };
 }

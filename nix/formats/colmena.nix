@@ -20,7 +20,7 @@ let
       }).config;
 
       nodeNames = builtins.attrNames (removeAttrs hive [ "defaults" "meta" "network" ]);
-      evaluate = check: name:
+      evaluate = { check, more ? [ ] }: name:
         let
           nodePkgs = if meta.nodeNixpkgs ? ${name} then packages meta.nodeNixpkgs.${name} else pkgs;
           inherit (nodePkgs) lib;
@@ -40,12 +40,12 @@ let
           inherit (nodePkgs.stdenv.hostPlatform) system;
           modules = [ fromPackages options.node ]
             ++ (if hive ? defaults then [ (located hive "defaults") ] else [ ])
-            ++ [ (located hive name) ];
+            ++ [ (located hive name) ] ++ more;
           # The nodes that modules see are not checked for unknown options: that would need each of them whole.
           specialArgs = { inherit name; nodes = unchecked; } // meta.specialArgs // (meta.nodeSpecialArgs.${name} or { });
         };
       every = f: builtins.listToAttrs (map (name: { inherit name; value = f name; }) nodeNames);
-      unchecked = every (evaluate false);
+      unchecked = every (evaluate { check = false; });
     in
     if hive ? meta && hive ? network
     then throw "the hive has both `meta` and `network`, which are two names for the same thing"
@@ -54,19 +54,23 @@ let
       names = nodeNames;
       inherit rollout;
       unsupported = import ./foreign/colmena-meta.nix given;
-      node = name: import ./foreign/colmena-node.nix (evaluate true name).config;
+      node = name: import ./foreign/colmena-node.nix {
+        plain = evaluate { check = true; } name;
+        extend = module: evaluate { check = true; more = [ module ]; } name;
+        services = true;
+      };
     };
 in
 {
   name = "colmena";
   description = "a Colmena hive (a file with `meta`, or a flake with `colmena`)";
 
-  detect = { value, file }:
+  detect = { value, file, ... }:
     if file == null then value ? colmena
     else file == "hive.nix" || value ? meta || builtins.intersectAttrs only (names (value.network or { })) != { };
-  fits = { value, file }: file != null || value ? colmena;
+  fits = { value, file, ... }: file != null || value ? colmena;
 
-  open = { value, file }:
+  open = { value, file, ... }:
     if file != null then openHive defaults.rollout value
     # Some write there what `makeHive` made.
     else if value.colmena ? __schema

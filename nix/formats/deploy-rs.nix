@@ -76,7 +76,7 @@ in
   name = "deploy-rs";
   description = "a flake with `deploy.nodes`";
 
-  detect = { value, file }: file == null && value ? deploy && value.deploy ? nodes;
+  detect = { value, file, ... }: file == null && value ? deploy && value.deploy ? nodes;
 
   open = { value, ... }: {
     format = "deploy-rs";

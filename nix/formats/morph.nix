@@ -12,9 +12,23 @@ let
   only = { pkgs = 1; lib = 1; evalConfig = 1; specialArgs = 1; runCommand = 1; ordering = 1; nixConfig = 1; buildShell = 1; };
   names = value: if builtins.isAttrs value then value else { };
 
-  specOf = { config, lib, ... }:
+  specOf = folder: plain: extend:
     let
-      inherit (config) deployment;
+      inherit (plain) lib;
+      inherit (plain.config) deployment;
+      secret = name:
+        let secret = deployment.secrets.${name}; in {
+          inherit name;
+          inherit (secret.owner) user group;
+          path = secret.destination;
+          mode = secret.permissions;
+          file = if lib.hasPrefix "/" secret.source then secret.source else "${folder}/${secret.source}";
+          command = null;
+        };
+      actions = builtins.filter (name: deployment.secrets.${name}.action != [ ]) (builtins.attrNames deployment.secrets);
+      keys = import ./foreign/keys.nix { setting = "deployment.secrets"; }
+        (map secret (builtins.attrNames deployment.secrets));
+      inherit (if keys.isEmpty then plain else extend keys.module) config;
       address = deployment.targetHost;
       commands = import ./foreign/morph-checks.nix { inherit lib; host = address; } deployment.healthChecks;
       all = deployment.healthChecks.cmd ++ deployment.healthChecks.http;
@@ -23,6 +37,7 @@ let
     in
     import ./foreign/node.nix {
       inherit (config.system.build) toplevel;
+      secrets = config.system.build.driftlessSecrets or { };
       host = if deployment.buildOnly then null else address;
       user = deployment.targetUser;
       port = deployment.targetPort;
@@ -40,17 +55,23 @@ let
             reason = "one try of a check may take ${toString longest} s; it is tried again until healthTimeout";
           })
           long
-        ++ import ./foreign/keys.nix "deployment.secrets" deployment.secrets;
+        ++ map
+          (name: {
+            setting = "deployment.secrets.${builtins.toJSON name}.action";
+            reason = "driftless runs no command when a secret has changed";
+          })
+          actions
+        ++ keys.unsupported;
     };
 
-  openNetwork = given:
+  openNetwork = folder: given:
     let
       network = given.network or { };
       base = if network ? pkgs then packages network.pkgs else null;
       path = if base == null then <nixpkgs> else base.path;
       evalConfig = network.evalConfig or (path + "/nixos/lib/eval-config.nix");
       nodeNames = import ./foreign/nodes.nix given;
-      evaluate = check: name: (if builtins.isFunction evalConfig then evalConfig else import evalConfig) {
+      evaluate = { check, more ? [ ] }: name: (if builtins.isFunction evalConfig then evalConfig else import evalConfig) {
         system = null;
         specialArgs = network.specialArgs or { };
         modules = [
@@ -71,10 +92,10 @@ let
               _module.args = { inherit name; nodes = unchecked; };
             };
           })
-        ] ++ (if given ? defaults then [ (located given "defaults") ] else [ ]);
+        ] ++ (if given ? defaults then [ (located given "defaults") ] else [ ]) ++ more;
       };
       # The nodes that modules see are not checked for unknown options: that would need each of them whole.
-      unchecked = builtins.listToAttrs (map (name: { inherit name; value = evaluate false name; }) nodeNames);
+      unchecked = builtins.listToAttrs (map (name: { inherit name; value = evaluate { check = false; } name; }) nodeNames);
     in
     {
       format = "morph";
@@ -84,15 +105,16 @@ let
         note (network ? ordering) "network.ordering" "nodes are deployed in no order, at most `rollout.maxInFlight` at once"
         ++ note (network ? nixConfig) "network.nixConfig" "settings of Nix belong into `nix.options` of driftless.toml"
         ++ note (network ? buildShell) "network.buildShell" "driftless builds in the environment it was started in";
-      node = name: specOf (evaluate true name);
+      node = name: specOf folder (evaluate { check = true; } name)
+        (module: evaluate { check = true; more = [ module ]; } name);
     };
 in
 {
   name = "morph";
   description = "a morph network (a file with `network.pkgs` or another of morph's own settings)";
 
-  detect = { value, file }: file != null && builtins.intersectAttrs only (names (value.network or { })) != { };
+  detect = { value, file, ... }: file != null && builtins.intersectAttrs only (names (value.network or { })) != { };
   fits = { file, ... }: file != null;
 
-  open = { value, ... }: openNetwork value;
+  open = { value, folder, ... }: openNetwork folder value;
 }

@@ -8,15 +8,20 @@ let
   # For options that have a weaker default and are weaker than what anybody writes.
   byNixOps = 900;
 
-  specOf = { config, options, ... }:
+  specOf = plain: extend:
     let
-      inherit (config) deployment;
+      inherit (plain) options;
+      inherit (plain.config) deployment;
+      keys = import ./foreign/keys.nix { setting = "deployment.keys"; services = true; }
+        (import ./foreign/colmena-keys.nix deployment.keys);
+      inherit (if keys.isEmpty then plain else extend keys.module) config;
       isMade = deployment.targetEnv != "none";
       # Only NixOps knows where a machine is that it has made.
       isKnown = !isMade || options.deployment.targetHost.highestPrio < byNixOps;
     in
     import ./foreign/node.nix {
       inherit (config.system.build) toplevel;
+      secrets = config.system.build.driftlessSecrets or { };
       host = if isKnown then deployment.targetHost else null;
       user = deployment.targetUser;
       port = deployment.targetPort;
@@ -28,8 +33,7 @@ let
           else "driftless makes no machines, and only NixOps knows where this one is: say it with deployment.targetHost"
         )
         ++ note (deployment.encryptedLinksTo != [ ]) "deployment.encryptedLinksTo" "driftless makes no links between nodes"
-        ++ note deployment.storeKeysOnMachine "deployment.storeKeysOnMachine" "driftless does not send the keys of other tools"
-        ++ import ./foreign/keys.nix "deployment.keys" deployment.keys;
+        ++ keys.unsupported;
     };
 
   # A network and all that it requires, the first one first; each file once.
@@ -52,8 +56,8 @@ let
       nodeNames = builtins.attrNames (builtins.listToAttrs
         (map (name: { inherit name; value = null; }) (builtins.concatMap (import ./foreign/nodes.nix) networks)));
 
-      evaluate = name: import (pkgs.path + "/nixos/lib/eval-config.nix") {
-        modules = everywhere name ++ everywhere "defaults" ++ [
+      evaluate = more: name: import (pkgs.path + "/nixos/lib/eval-config.nix") {
+        modules = everywhere name ++ everywhere "defaults" ++ more ++ [
           ({ lib, ... }: {
             _file = "driftless/nix/formats/nixops.nix";
             imports = [ ./foreign/nixops-options.nix ];
@@ -70,7 +74,7 @@ let
           })
         ];
       };
-      nodes = builtins.listToAttrs (map (name: { inherit name; value = evaluate name; }) nodeNames);
+      nodes = builtins.listToAttrs (map (name: { inherit name; value = evaluate [ ] name; }) nodeNames);
     in
     {
       format = "nixops";
@@ -78,17 +82,17 @@ let
       inherit (defaults) rollout;
       unsupported = note (builtins.any (network: network ? resources) networks) "resources"
         "driftless makes none; a node that reads one does not evaluate";
-      node = name: specOf nodes.${name};
+      node = name: specOf nodes.${name} (module: evaluate [ module ] name);
     };
 in
 {
   name = "nixops";
   description = "a NixOps network (a file with `network`, or a flake with `nixopsConfigurations.default`)";
 
-  detect = { value, file }: if file == null then value ? nixopsConfigurations else value ? network;
-  fits = { value, file }: file != null || value ? nixopsConfigurations;
+  detect = { value, file, ... }: if file == null then value ? nixopsConfigurations else value ? network;
+  fits = { value, file, ... }: file != null || value ? nixopsConfigurations;
 
-  open = { value, file }:
+  open = { value, file, ... }:
     let network = if file != null then value else value.nixopsConfigurations.default; in
     openNetwork (if builtins.isFunction network then network { } else network);
 }

@@ -273,6 +273,37 @@ fn arguments_for_ssh_become_what_ssh_config_can_say_and_the_rest_is_listed() {
 }
 
 #[test]
+fn a_key_that_cannot_be_sent_safely_is_listed_with_the_reason_and_the_others_are_sent() {
+    let hive = Repository::of(
+        &our_nixpkgs(),
+        "hive.nix",
+        r#"{ meta.nixpkgs = <nixpkgs>;
+             a.deployment.keys = {
+               written.text = "plain";
+               nothing = { };
+               stored.keyFile = "${./hive.nix}";
+               odd = { keyFile = "/x"; permissions = "u=r"; };
+               "-rf".keyFile = "/x";
+               good.keyFile = "/x";
+             }; }"#,
+    );
+    let a = hive.nodes()["a"].take();
+    assert_eq!(a["secrets"].as_object().unwrap().keys().collect::<Vec<_>>(), ["good"]);
+    let notes = a["unsupported"].as_array().unwrap();
+    for (setting, reason) in [
+        ("deployment.keys.\"-rf\"", "a secret's name is"),
+        ("deployment.keys.nothing", "its content is in the deployment"),
+        ("deployment.keys.odd", "its permissions \"u=r\" are not of the form"),
+        ("deployment.keys.stored", "its file is in the Nix store"),
+        ("deployment.keys.written", "its content is in the deployment"),
+    ] {
+        let note = notes.iter().find(|note| note["setting"] == setting).unwrap();
+        assert!(note["reason"].as_str().unwrap().starts_with(reason), "{note}");
+    }
+    assert!(!a.to_string().contains("plain"), "{a}");
+}
+
+#[test]
 fn localhost_is_an_ssh_server_to_the_other_tools_and_never_this_machine_without_ssh() {
     for (host, expected) in [("localhost", "127.0.0.1"), ("local", "127.0.0.1"), ("me@web", "me@web")] {
         let text = format!(
@@ -311,7 +342,7 @@ fn check_says_what_is_not_heeded_and_fails_for_none_of_it() {
     let hive = Repository::example(&our_nixpkgs(), "colmena", "hive.nix");
     assert_eq!(settings(&hive.check(&[])["unsupported"]).len(), 2);
     let planned = hive.say(&["build", "--file", "hive.nix", "--on", "db"]);
-    assert!(planned.err.contains("3 settings of hive.nix are not heeded"), "{}", planned.err);
+    assert!(planned.err.contains("2 settings of hive.nix are not heeded"), "{}", planned.err);
 }
 
 #[test]
@@ -330,9 +361,7 @@ fn init_says_what_it_understood_and_writes_the_configuration_for_it() {
     web1    web1.example.org      deploy  2222  canary web
     web2    web2                  root    -     web
 
-    db: not heeded: deployment.keys.backup: driftless does not send the keys of other tools: send it as before, or leave it on the node as it is
     laptop: not heeded: deployment.targetHost = null: only the node could deploy itself; driftless builds it and deploys it nowhere
-    web1: not heeded: deployment.keys."tls.key": driftless does not send the keys of other tools: send it as before, or leave it on the node as it is
     web2: not heeded: deployment.replaceUnknownProfiles = false: a system that driftless did not install is reported and not healed, but a new commit replaces it
     all nodes: not heeded: meta.allowApplyAll = false: a controller keeps every node equal to Git; by hand, `--on` chooses
     all nodes: not heeded: meta.machinesFile: Nix's own builders are used: `nix.options.builders` in driftless.toml

@@ -32,7 +32,15 @@ fn a_colmena_hive_is_deployed_as_it_is() {
                 },
             }),
         );
-        assert_eq!(settings(&nodes["web1"]["unsupported"]), ["deployment.keys.\"tls.key\""]);
+        let file = hive.path().join("keys/tls.key").display().to_string();
+        has(
+            &nodes["web1"]["secrets"]["tls.key"],
+            json!({ "source": { "file": file }, "user": "nginx", "mode": "0400" }),
+        );
+        let backup =
+            json!({ "source": { "command": ["pass", "show", "backup"] }, "user": "root", "mode": "0600" });
+        has(&nodes["db"]["secrets"]["backup"], backup);
+        assert_eq!(nodes["web2"]["secrets"], json!({}));
         has(
             &nodes["web2"],
             json!({ "host": "root@web2", "port": null, "onDrift": "report", "privilegeEscalationCommand": ["sudo", "-H", "--"] }),
@@ -73,7 +81,13 @@ fn a_flakes_hive_is_deployed_whether_made_or_only_written() {
         assert_eq!(made.names()["format"], "colmena-hive", "it comes before the older output");
         assert_eq!(written.names()["format"], "colmena");
         let nodes = made.nodes();
-        assert_eq!(nodes, written.nodes(), "Colmena's evaluation and ours give the same");
+        let ours = written.nodes();
+        assert_eq!(nodes["host-a"], ours["host-a"], "Colmena's evaluation and ours give the same");
+        assert_eq!(nodes["host-b"]["secrets"], ours["host-b"]["secrets"]);
+        has(
+            &nodes["host-b"]["secrets"]["backup"],
+            json!({ "source": { "command": ["pass", "show", "backup"] } }),
+        );
         has(&nodes["host-a"], json!({ "host": "root@host-a", "tags": ["edge"] }));
         has(&nodes["host-b"], json!({ "host": "luser@somehost.example.org", "port": 1234 }));
         assert_eq!(settings(&nodes["host-b"]["unsupported"]), ["deployment.keys.token"]);
@@ -125,7 +139,12 @@ fn a_morph_network_is_deployed_as_it_is() {
         );
         assert_eq!(
             settings(&web["unsupported"]),
-            ["deployment.preDeployChecks", "deployment.secrets.\"tls.key\""]
+            ["deployment.preDeployChecks", "deployment.secrets.\"tls.key\".action"]
+        );
+        let file = network.path().join("../secrets/tls.key").display().to_string();
+        has(
+            &web["secrets"]["tls.key"],
+            json!({ "source": { "file": file }, "user": "nginx", "mode": "0400" }),
         );
         has(
             &nodes["db01"],
@@ -167,8 +186,10 @@ fn a_nixops_network_is_deployed_where_its_machines_are_known() {
         );
         assert_eq!(
             settings(&nodes["proxy"]["unsupported"]),
-            ["deployment.keys.tls", "deployment.keys.token"]
+            ["deployment.keys.token"],
+            "its text is in the file"
         );
+        has(&nodes["proxy"]["secrets"]["tls"], json!({ "source": { "file": "/etc/hostname" } }));
         has(
             &nodes["backend1"],
             json!({ "host": "root@192.0.2.31", "port": 2022, "privilegeEscalationCommand": ["doas"], "unsupported": [] }),

@@ -25,6 +25,7 @@ in
     provisionSSHKey = option types.bool true "Whether NixOps makes a key for its logins.";
     alwaysActivate = option types.bool true "Whether an unchanged system is activated again.";
     owners = option (types.listOf types.str) [ ] "Whom NixOps sends mail to.";
+    # Ours survive a reboot in any case.
     storeKeysOnMachine = option types.bool false "Whether keys survive a reboot.";
     autoStart = option types.bool true "Whether the machine is started.";
     encryptedLinksTo = option (types.listOf types.str) [ ] "Nodes that it has encrypted links to.";

@@ -7,6 +7,8 @@
 , sshArguments ? [ ]
 , tags ? [ ]
 , settings ? { }
+  # What our module made of keys.
+, secrets ? { }
   # [ { setting, reason } ]: what was said and is not heeded.
 , unsupported ? [ ]
 }:
@@ -28,6 +30,7 @@ import ../../node-spec.nix
     host = address;
     port = if port != null then port else ssh.port;
     sshOptions = ssh.options;
+    inherit secrets;
     tags = builtins.filter isTag tags;
     unsupported = unsupported
       ++ map

@@ -22,6 +22,7 @@
         targetPort = 1234;
         targetUser = "luser";
         keys.token.text = "secret";
+        keys.backup.keyCommand = [ "pass" "show" "backup" ];
       };
     };
   };

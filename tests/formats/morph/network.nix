@@ -35,6 +35,8 @@ in
       ];
       preDeployChecks.cmd = [ { cmd = [ "true" ]; description = "is it up"; } ];
     };
+    users.users.nginx = { isSystemUser = true; group = "nginx"; };
+    users.groups.nginx = { };
     environment.etc.database.text = nodes.db01.config.networking.hostName;
   };
 

@@ -16,7 +16,8 @@
     environment.etc.backends.text = nodes.backend1.config.networking.hostName;
     environment.etc.all.text = toString (builtins.attrNames resources.machines);
     deployment.keys.token = "plain text";
-    deployment.keys.tls = { text = "secret"; destDir = "/run/tls"; };
+    deployment.keys.tls = { keyFile = /etc/hostname; destDir = "/run/tls"; };
+    systemd.services.proxy = { after = [ "tls-key.service" ]; wants = [ "tls-key.service" ]; script = "exec cat /run/tls/tls"; };
   };
 
   backend1 = { config, ... }: {
