@@ -24,7 +24,7 @@ fn collect(folder: &Path, into: &mut Vec<PathBuf>) -> io::Result<()> {
         let path = entry?.path();
         if path.is_dir() {
             collect(&path, into)?;
-        } else if path.extension().is_some_and(|extension| extension == "nix") {
+        } else if path.extension().is_some_and(|extension| extension == "nix" || extension == "sh") {
             into.push(path);
         }
     }

@@ -44,7 +44,10 @@ let
     node = name:
       let node = config.nodes.${name}; in
       if node.enabled
-      then import ./node-spec.nix node node.configuration.system.build.toplevel
+      then
+        import ./node-spec.nix
+          (node // { secrets = node.configuration.system.build.driftlessSecrets or { }; })
+          node.configuration.system.build.toplevel
       else null;
   };
 

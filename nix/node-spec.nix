@@ -7,6 +7,9 @@ node: toplevel:
   toplevel = toplevel.outPath;
   system = toplevel.system;
 
+  # What another tool's file says and driftless does not heed: { setting, reason }.
+  unsupported = node.unsupported or [ ];
+
   closurePaths = map (path: "${path}") node.closurePaths;
   closureDrvs = builtins.concatMap
     (path: if path ? drvPath then [ (builtins.unsafeDiscardStringContext path.drvPath) ] else [ ])
@@ -18,4 +21,6 @@ node: toplevel:
     privilegeEscalationCommand buildOnTarget machineId lastResort;
   healthChecks = { inherit (node.healthChecks) units commands; };
   reboot = { inherit (node.reboot) policy unproven; };
+  # Where each comes from and whose it becomes; never what it is.
+  secrets = node.secrets or { };
 }

@@ -17,9 +17,11 @@ pub mod ask;
 mod direct;
 mod ending;
 mod fleet;
+mod origin;
 mod output;
 mod packages;
 mod progress;
+mod survey;
 mod table;
 
 mod run;
@@ -42,11 +44,13 @@ mod rollback;
 mod exec;
 mod ssh;
 
+mod secrets;
+
 mod completions;
 mod init;
 
 /// What a verb that needs a deployment says without one.
-const NO_DEPLOYMENT: &str = "which deployment? there is no deployment.nix and no flake.nix here; name one with --file, --flake or --release";
+const NO_DEPLOYMENT: &str = "which deployment? there is no deployment.nix, flake.nix, hive.nix, network.nix or nixops.nix here; name one with --file, --flake or --release";
 
 /// Exit code of a command line that cannot be understood (sysexits.h, EX_USAGE): 2 means changes to `plan`.
 pub const EXIT_USAGE: u8 = 64;
@@ -121,6 +125,8 @@ pub enum Verb {
     Exec(exec::Args),
     /// Open a terminal on a node
     Ssh(ssh::Args),
+    /// List, edit and re-encrypt secrets
+    Secrets(secrets::Args),
     /// Evaluate everything, for pull requests
     Check(check::Args),
     /// Write a first driftless.toml for the deployment in a directory
@@ -165,8 +171,9 @@ async fn dispatch(global: &Global, verb: Verb) -> Result<ExitCode> {
         Verb::Logs(args) => logs::run(global, args).await,
         Verb::Exec(args) => exec::run(global, args).await,
         Verb::Ssh(args) => ssh::run(global, args).await,
+        Verb::Secrets(args) => secrets::run(global, args).await,
         Verb::Check(args) => check::run(global, args).await,
-        Verb::Init(args) => init::run(args),
+        Verb::Init(args) => init::run(global, args).await,
         Verb::Completions(args) => completions::run(args),
     }
 }

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
+use crate::model::format::Format;
+
 /// Where the configuration is looked for when `--config` is not given.
 pub const DEFAULT_PATH: &str = "/etc/driftless/driftless.toml";
 
@@ -50,6 +52,9 @@ pub struct Config {
     /// How nodes are reached.
     #[serde(default)]
     pub ssh: SshConfig,
+    /// How secrets are decrypted.
+    #[serde(default)]
+    pub secrets: SecretsConfig,
     /// How nodes are watched.
     #[serde(default)]
     pub observe: ObserveConfig,
@@ -70,6 +75,9 @@ pub struct SourceConfig {
     /// Path of the deployment file in the repository, or `.` for a flake.
     #[serde(default = "default::deployment")]
     pub deployment: String,
+    /// The format of the deployment; default: the one that it is recognised as.
+    #[serde(default)]
+    pub format: Option<Format>,
     /// Time between fetches; a random tenth is added.
     #[serde(default = "default::poll", deserialize_with = "duration")]
     pub poll: Duration,
@@ -158,6 +166,23 @@ pub enum UnknownHosts {
     TrustFirst,
 }
 
+/// How secrets are decrypted.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SecretsConfig {
+    /// Files with identities of age or private SSH keys; default: the user's SSH keys.
+    pub identity_files: Vec<PathBuf>,
+    /// Time between two comparisons of a node's secrets while its system stays.
+    #[serde(deserialize_with = "duration")]
+    pub refresh: Duration,
+}
+
+impl Default for SecretsConfig {
+    fn default() -> Self {
+        Self { identity_files: Vec::new(), refresh: Duration::from_secs(60 * 60) }
+    }
+}
+
 /// How nodes are watched.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -200,11 +225,12 @@ impl Default for ServeConfig {
 
 impl fmt::Debug for SourceConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, branch, deployment, poll, timeout } = self;
+        let Self { url: _, branch, deployment, format, poll, timeout } = self;
         f.debug_struct("SourceConfig")
             .field("url", &self.display_url())
             .field("branch", branch)
             .field("deployment", deployment)
+            .field("format", format)
             .field("poll", poll)
             .field("timeout", timeout)
             .finish()
@@ -362,6 +388,7 @@ mod tests {
         whole.nix.builds = minimal.nix.builds;
         whole.nix.eval_memory_mib = None;
         whole.nix.nix_path = None;
+        whole.source.format = None;
         whole.nix.options.clear();
         whole.ssh.identity_file = None;
         whole.ssh.known_hosts_file = None;

@@ -18,6 +18,7 @@ mod lookout;
 mod memory;
 mod prepare;
 mod preparing;
+mod secrets;
 mod state_lock;
 mod succession;
 
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::model::decision::{Decision, Plan};
+use crate::model::journal::Outcome;
 use crate::model::name::NodeName;
 use crate::model::release::Release;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView};
@@ -48,6 +50,7 @@ use desired::Desired;
 use desk::{Desk, News};
 use execute::Running;
 use lookout::Lookout;
+use secrets::Refreshes;
 pub use state_lock::StateError;
 
 /// The longest sleep between two passes: the heartbeat of the loop.
@@ -109,6 +112,7 @@ struct Controller {
     lookout: Lookout,
     running: Running,
     comparisons: Comparisons,
+    refreshes: Refreshes,
     views: BTreeMap<NodeName, Arc<NodeView>>,
     clock: Clock,
     passes: u64,
@@ -154,6 +158,7 @@ pub async fn run(
         nix,
         running: Running::default(),
         comparisons: Comparisons::default(),
+        refreshes: Refreshes::new(options.config.secrets.refresh),
         views: BTreeMap::new(),
         clock: Clock::now(),
         passes: 0,
@@ -198,6 +203,7 @@ impl Controller {
         self.desired.try_now();
         self.lookout.look_now();
         self.running.forget_attempts();
+        self.refreshes.try_now();
     }
 
     /// One pass: read what tasks found, start what is due, plan, act, publish. Returns when to look again at the latest.
@@ -225,6 +231,8 @@ impl Controller {
             self.views =
                 node_views(Pass { release: &release, observed: &observed, plan: &plan, now }, &self.views);
             self.compare();
+            let node = |name: &NodeName| self.lookout.node(name).cloned();
+            self.refreshes.start(&self.views, now, node, (&self.nix, &self.desk));
             if let Some(at) = plan.look_again_at {
                 next = next.min(began + Duration::try_from(at.duration_since(now)).unwrap_or_default());
             }
@@ -254,6 +262,9 @@ impl Controller {
             News::Observed { node, look } => self.lookout.saw(&node, *look),
             News::Ended(ended) => {
                 self.running.end(&ended);
+                if ended.outcome.as_ref().is_ok_and(|entry| entry.outcome == Some(Outcome::Succeeded)) {
+                    self.refreshes.brought(&ended.node, &ended.toplevel);
+                }
                 self.lookout.saw(&ended.node, ended.seen);
             }
             News::Compared { pair, packages } => {
@@ -263,6 +274,8 @@ impl Controller {
                 }
                 self.comparisons.take_in(pair, packages);
             }
+            News::SecretsCompared { node, toplevel, well: true } => self.refreshes.brought(&node, &toplevel),
+            News::SecretsCompared { node, toplevel, well: false } => self.refreshes.failed(&node, &toplevel),
         }
     }
 
@@ -332,6 +345,7 @@ impl Controller {
         self.desired.cancel();
         self.lookout.cancel();
         self.comparisons.cancel();
+        self.refreshes.cancel();
         self.running.cancel_unstarted();
         let deadline = Instant::now() + SHUTDOWN_GRACE;
         while self.running.count() > 0 {

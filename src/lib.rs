@@ -55,6 +55,9 @@ pub mod source;
 // The nix programs: evaluate, realise, copy. The Nix code that they run is in `nix/`.
 pub mod nix;
 
+// Secrets: from their sources to bytes in memory.
+pub mod secrets;
+
 // What to do about each node, and why not: pure.
 pub mod plan;
 

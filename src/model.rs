@@ -11,9 +11,11 @@ pub mod packages;
 pub mod revision;
 pub mod store_path;
 
+pub mod format;
 pub mod manifest;
 pub mod node;
 pub mod release;
+pub mod secret;
 pub mod way;
 
 pub mod journal;

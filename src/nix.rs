@@ -29,6 +29,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::config::NixConfig;
+use crate::model::format::Format;
 
 pub use closure::PathSize;
 pub use copy::{CopyTarget, Substitute};
@@ -56,6 +57,8 @@ pub struct Deployment {
     /// What fully determines its content: a tree id for a file, a commit id for a flake (which can read `self.rev`).
     /// `None`: nothing does (a dirty work tree), and nothing is cached.
     pub cache_key: Option<String>,
+    /// The format that it is read in; `None`: the one that is recognised.
+    pub read_as: Option<Format>,
 }
 
 /// Access to the nix programs. Clones share their limits.

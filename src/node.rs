@@ -15,6 +15,7 @@ mod health;
 mod observe;
 mod preflight;
 mod protocol;
+mod secrets;
 mod ssh;
 mod ssh_config;
 mod ssh_words;
@@ -30,15 +31,19 @@ use crate::model::node::NodeSpec;
 use crate::model::observed::BootId;
 use crate::model::store_path::StorePath;
 use crate::model::way::Way;
+use crate::secrets::{Keyring, SecretError};
 
 pub use deploy::Order;
 pub use frame::FrameError;
 pub use observe::{Aside, Look};
+pub use secrets::Brought;
 use ssh::Link;
 use ways::Ways;
 
 /// The script that runs on the node.
 pub const SWITCH_SH: &str = include_str!("node/switch.sh");
+/// The script that takes secrets there.
+const SECRETS_SH: &str = include_str!("node/secrets.sh");
 
 /// A conversation with a node that failed.
 #[derive(Debug, thiserror::Error)]
@@ -168,6 +173,15 @@ pub enum NodeError {
         #[source]
         source: crate::nix::NixError,
     },
+    /// A secret of it cannot be had.
+    #[error("{node}: cannot bring its secrets")]
+    Secret {
+        /// The node.
+        node: NodeName,
+        /// Which secret, and why not.
+        #[source]
+        source: Box<SecretError>,
+    },
     /// The switch runs (or ran) on the node, and it cannot be reached any more.
     #[error(
         "{node}: lost touch with switch {id} for {seconds} s; the node decides alone, its journal will say how"
@@ -224,6 +238,7 @@ impl NodeError {
             | Self::Script { .. }
             | Self::NoSpace { .. }
             | Self::Copy { .. }
+            | Self::Secret { .. }
             | Self::Runtime { .. } => false,
         }
     }
@@ -289,6 +304,8 @@ pub struct Node {
     name: NodeName,
     spec: NodeSpec,
     ways: Ways,
+    /// What decrypts its secrets.
+    keyring: Keyring,
     /// Version of the node's Nix, and the boot and system it was asked in: it cannot change within one.
     nix_version: Mutex<Option<(BootId, StorePath, Option<String>)>>,
 }
@@ -324,7 +341,14 @@ impl Node {
         runtime_dir: &Path,
     ) -> Result<Self, NodeError> {
         let ways = Ways::new(name, spec.way(), last, ssh, runtime_dir)?;
-        Ok(Self { name: name.clone(), spec: spec.clone(), ways, nix_version: Mutex::new(None) })
+        let keyring = Keyring::default();
+        Ok(Self { name: name.clone(), spec: spec.clone(), ways, keyring, nix_version: Mutex::new(None) })
+    }
+
+    /// The same node, its secrets decrypted with these identities.
+    #[must_use]
+    pub fn with_keyring(self, keyring: &Keyring) -> Self {
+        Self { keyring: keyring.clone(), ..self }
     }
 
     /// Its name in the deployment.

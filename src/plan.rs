@@ -26,6 +26,7 @@ pub mod glob;
 pub mod history;
 pub mod pin;
 pub mod removal;
+pub mod secrets;
 pub mod selection;
 pub mod target;
 pub mod view;

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 /// Evaluating three small nodes takes about a second.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-const VERBS: [&str; 19] = [
+const VERBS: [&str; 20] = [
     "run",
     "plan",
     "status",
@@ -28,6 +28,7 @@ const VERBS: [&str; 19] = [
     "logs",
     "exec",
     "ssh",
+    "secrets",
     "check",
     "init",
     "completions",
@@ -131,6 +132,11 @@ fn every_verb_explains_itself() {
         assert_eq!(said.code, 0, "{verb}");
         insta::assert_snapshot!(format!("help-{verb}"), said.out);
     }
+    for verb in ["list", "edit", "rekey"] {
+        let said = desk.say(&["secrets", verb, "-h"]);
+        assert_eq!(said.code, 0, "{verb}");
+        insta::assert_snapshot!(format!("help-secrets-{verb}"), said.out);
+    }
 }
 
 #[test]
@@ -187,7 +193,11 @@ fn an_acting_verb_without_a_deployment_says_what_it_looked_for() {
     for verb in ["deploy", "build", "push", "check"] {
         let said = desk.say(&[verb]);
         assert_eq!(said.code, 1, "{verb}");
-        assert!(said.err.contains("no deployment.nix and no flake.nix here"), "{verb}: {}", said.err);
+        assert!(
+            said.err.contains("no deployment.nix, flake.nix, hive.nix, network.nix or nixops.nix here"),
+            "{verb}: {}",
+            said.err
+        );
     }
 }
 
@@ -219,7 +229,9 @@ fn check_shows_each_node_with_its_own_error_and_builds_the_others() {
     ]);
     let evaluated = desk.say(&["check", "--format", "json"]);
     assert_eq!(evaluated.code, 1, "{}", evaluated.err);
-    let nodes: serde_json::Value = serde_json::from_str(&evaluated.out).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&evaluated.out).unwrap();
+    assert_eq!(document["format"], "driftless");
+    let nodes = &document["nodes"];
     assert_eq!(nodes["broken"]["result"], "does not evaluate");
     assert!(nodes["broken"]["error"].as_str().unwrap().contains("the secret is missing"));
     assert_eq!(
@@ -292,7 +304,11 @@ fn a_release_of_another_version_is_refused() {
 fn init_writes_once_and_says_what_it_found() {
     let desk = Desk::new();
     let said = desk.say(&["init"]);
-    assert!(said.err.contains("neither a deployment.nix nor a flake.nix"), "{}", said.err);
+    assert!(
+        said.err.contains("holds none of deployment.nix, flake.nix, hive.nix, network.nix, nixops.nix"),
+        "{}",
+        said.err
+    );
     desk.deployment(&[]);
     let said = desk.say(&["init"]);
     assert!(said.err.ends_with("`git init` first\n"), "{}", said.err);
@@ -302,7 +318,8 @@ fn init_writes_once_and_says_what_it_found() {
     let said = desk.say(&["init"]);
     assert_eq!(said.code, 0, "{}", said.err);
     insta::assert_snapshot!(said.out, @r"
-    Found the deployment file deployment.nix on branch trunk of HERE.
+    Found deployment.nix (driftless) on branch trunk of HERE.
+    It declares no nodes yet.
     Wrote HERE/driftless.toml.
 
     Next:
@@ -323,7 +340,7 @@ fn init_refuses_a_flake_that_no_controller_could_follow() {
     git2::Repository::init(desk.path()).unwrap();
     fs::create_dir(desk.path().join("machines")).unwrap();
     desk.write("machines/flake.nix", "{ outputs = _: { }; }");
-    let said = desk.say(&["init", "machines"]);
+    let said = desk.say(&["init", "--from", "machines"]);
     assert_eq!(said.code, 1);
     assert!(said.err.contains("a controller follows a flake only at the top"), "{}", said.err);
     assert!(!desk.path().join("machines/driftless.toml").exists());

@@ -21,6 +21,7 @@ ps procps procps
 sudo sudo sudo'
 logins='doas opendoas doas
 tcsh tcsh tcsh'
+secrets='age age age'
 base='debootstrap debootstrap debootstrap
 promtool prometheus promtool, of Prometheus'
 fuzzing='c++ g++ a C++ compiler'
@@ -36,6 +37,7 @@ $nodes" ;;
     test) needs="$needs
 $nodes
 $logins
+$secrets
 $base" ;;
     bench) needs="$needs
 $nodes" ;;

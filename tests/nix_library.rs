@@ -3,6 +3,8 @@
 //! Runs with the small nixpkgs in `tests/nixpkgs`, and again with the real one that `DRIFTLESS_TEST_NIXPKGS` names.
 //! Never looks into `nix/`: only its three entries (`default.nix`, `manifest.nix`, the NixOS module) are used.
 
+mod secrets;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -138,14 +140,14 @@ fn a_node_without_options_has_the_documented_defaults() {
         assert_eq!(
             web,
             json!({
-                "drv": null, "toplevel": null, "system": "x86_64-linux",
+                "drv": null, "toplevel": null, "system": "x86_64-linux", "unsupported": [],
                 "host": "web", "port": null, "sshOptions": {}, "hostKeys": [], "tags": [],
                 "availability": "always", "goal": "switch", "onDrift": "heal", "suspended": null,
                 "hasFastConnection": false, "switchTimeout": 300, "successTimeout": 60, "healthTimeout": 60,
                 "ignoreFailingSystemdUnits": false, "ignoreUnits": [], "privilegeEscalationCommand": ["sudo"],
                 "healthChecks": { "units": [], "commands": {} }, "reboot": { "policy": "never", "unproven": false },
                 "buildOnTarget": false, "machineId": null, "lastResort": "reboot",
-                "closurePaths": [], "closureDrvs": [],
+                "closurePaths": [], "closureDrvs": [], "secrets": {},
             })
         );
     }
@@ -248,8 +250,8 @@ fn a_node_is_built_from_its_own_nixpkgs() {
             "old/nixos/lib/eval-config.nix",
             r#"{ system, lib, modules, specialArgs }:
                lib.evalModules { inherit specialArgs; modules = modules ++ [ ({ config, ... }: {
-                 options.mark = lib.mkOption { type = lib.types.str; };
-                 options.system = lib.mkOption { type = lib.types.raw; };
+                 options = { mark = lib.mkOption { type = lib.types.str; }; }
+                   // lib.genAttrs [ "system" "users" "assertions" ] (_: lib.mkOption { type = lib.types.anything; });
                  config.system.build.toplevel = derivation {
                    inherit system; name = "nixos-system-${config.mark}"; builder = "/bin/sh"; };
                }) ]; } // { pkgs = { }; }"#,
@@ -436,6 +438,13 @@ fn the_result_of_the_original_nixus_is_understood() {
     assert_eq!(nodes["db"]["host"], Value::Null);
     assert_eq!(nodes["web"]["privilegeEscalationCommand"], json!(["doas"]));
     assert_eq!(nodes["web"]["closurePaths"].as_array().unwrap().len(), 1);
+
+    let file = deployment.path().join("deployment.nix");
+    let text = fs::read_to_string(&file).unwrap();
+    let secret =
+        "configuration.system.build.toplevel = system \"x\"; configuration.secrets.files.db.file = \"/x\";";
+    fs::write(&file, text.replace("configuration.system.build.toplevel = system \"x\";", secret)).unwrap();
+    refused(&deployment.only(&["web"]), &["node 'web' has `secrets.files` of nixus itself"]);
 }
 
 /// A flake whose configurations are evaluated by its own nixpkgs; `body` is the set of `nixosConfigurations`.

@@ -67,7 +67,7 @@ impl World {
     }
 
     fn deployment(&self) -> Deployment {
-        Deployment { place: Place::File(self.path("deployment.nix")), cache_key: None }
+        Deployment { place: Place::File(self.path("deployment.nix")), cache_key: None, read_as: None }
     }
 
     fn committed(&self, tree: &str) -> Deployment {
@@ -90,6 +90,7 @@ fn spec(answer: Result<Evaluated, NixError>) -> NodeSpec {
     match answer.unwrap_or_else(|error| panic!("{}", chain(&error))) {
         Evaluated::Node(spec) => *spec,
         Evaluated::Disabled => panic!("disabled"),
+        Evaluated::NotDeployable(why) => panic!("{why:?}"),
     }
 }
 
@@ -282,7 +283,7 @@ async fn a_flake_is_evaluated_by_its_url() {
     );
     fs::write(world.path("flake/flake.nix"), text).unwrap();
     let url = format!("path:{}", world.path("flake").display());
-    let deployment = Deployment { place: Place::Flake { url }, cache_key: None };
+    let deployment = Deployment { place: Place::Flake { url }, cache_key: None, read_as: None };
     let nix = world.nix();
     assert_eq!(nix.names(&deployment).await.unwrap().format, "flake");
     let mut all = evaluate(&nix, &deployment, &["web"]).await;

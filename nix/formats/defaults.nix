@@ -25,9 +25,16 @@ let
     else builtins.mapAttrs (_: valueOf) option;
   options = import ../options.nix { inherit lib; hostDefault = null; };
   valuesOf = builtins.mapAttrs (_: valueOf);
+
+  # One of our options as somebody else's file sets it: what we cannot do is refused here as anywhere.
+  given = option: value: if option ? isOption then valueOf (option // { default = value; }) else value;
+  checked = builtins.mapAttrs (name: value: if options.node ? ${name} then given options.node.${name} value else value);
 in
-{
+rec {
   node = valuesOf options.node;
+
+  # A node with these settings, in our words, completed.
+  nodeWith = settings: node // checked settings;
   rollout = valuesOf options.rollout;
 
   # What a format without our options says about the fleet, completed. Rust checks the types.

@@ -4,11 +4,12 @@ let
   defaults = import ./defaults.nix;
 in
 {
+  name = "flake";
   description = "a flake with `nixosConfigurations`";
 
-  detect = value: value ? nixosConfigurations;
+  detect = { value, ... }: value ? nixosConfigurations;
 
-  open = value: {
+  open = { value, ... }: {
     format = "flake";
     names = builtins.attrNames value.nixosConfigurations;
     # Fleet-wide options are no node's: a flake states them beside its configurations, as `driftless.rollout`.
@@ -19,7 +20,9 @@ in
         declared = config.driftless or { };
         # The module cannot know the attribute's name, so "not said" is its default.
         host = if (declared.hostIsSet or false) then declared.host else name;
-        node = defaults.node // declared // { inherit host; };
+        # Those of our module; without it, there may be others by that name.
+        secrets = config.system.build.driftlessSecrets or { };
+        node = defaults.node // declared // { inherit host secrets; };
       in
       if node.enabled then import ../node-spec.nix node config.system.build.toplevel else null;
   };

@@ -12,11 +12,12 @@ let
     name.success && name.value != "switch";
 in
 {
+  name = "nixus";
   description = "the result of nixus (`config.nodes`)";
 
-  detect = value: !(value ? driftless) && value ? config && value.config ? nodes;
+  detect = { value, ... }: !(value ? driftless) && value ? config && value.config ? nodes;
 
-  open = value: {
+  open = { value, ... }: {
     format = "nixus";
     names = builtins.attrNames value.config.nodes;
     inherit (defaults) rollout;
@@ -35,7 +36,10 @@ in
       in
       if node.enabled or true
       then
-        import ../node-spec.nix
+        # Its systems look for their secrets where only its own script puts them.
+        if (node.configuration.secrets.files or { }) != { }
+        then throw "node '${name}' has `secrets.files` of nixus itself, which only nixus's own script sends; import driftless in place of nixus, and they are declared as before"
+        else import ../node-spec.nix
           (defaults.node // { host = name; } // known // {
             switchTimeout = unlessDefault 60 defaults.node.switchTimeout (node.switchTimeout or 60);
             successTimeout = unlessDefault 20 defaults.node.successTimeout (node.successTimeout or 20);

@@ -1,7 +1,9 @@
-# A NixOS module: the options of `options.nix` as `driftless.*`, for configurations that a flake evaluates itself. Sets
-# nothing on the machine.
+# A NixOS module: the options of `options.nix` as `driftless.*`, and `secrets.files`, for configurations that a flake
+# evaluates itself. Sets nothing on the machine but what puts its secrets in place.
 { lib, options, ... }:
 {
+  imports = [ ./secrets.nix ];
+
   options.driftless = (import ../options.nix { inherit lib; hostDefault = null; }).node // {
     hostIsSet = lib.mkOption {
       type = lib.types.bool;

@@ -9,7 +9,8 @@ let
     let
       evalConfig = import (config.nixpkgs + "/nixos/lib/eval-config.nix");
       evaluated = evalConfig {
-        inherit modules system;
+        inherit system;
+        modules = modules ++ [ ./secrets.nix ];
         lib = extendLib (import (config.nixpkgs + "/lib"));
         specialArgs = {
           inherit name;

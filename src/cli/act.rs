@@ -18,8 +18,9 @@ use crate::model::journal::{Entry, Outcome, PIN_FOR, Pin, PinEnd};
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::observed::{NodeState, Stage};
+use crate::model::secret::SecretName;
 use crate::model::store_path::StorePath;
-use crate::node::{Node, NodeError, Order};
+use crate::node::{Brought, Node, NodeError, Order};
 
 /// A verb that acts on nodes.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub enum Wish {
         /// The end of the person's say.
         until: PinEnd,
     },
+    /// Only its secrets, where they are new: it runs the system already.
+    Secrets,
     /// Nothing.
     Nothing(Ending),
 }
@@ -120,6 +123,7 @@ impl Acting {
         }
         let (order, until) = match wish(&state) {
             Wish::Nothing(ending) => return ending,
+            Wish::Secrets => return self.bring_secrets(node).await,
             Wish::Switch { order, until } => (order, until),
         };
         // Before the switch: a controller that sees the node changed must not act on it in between.
@@ -153,6 +157,18 @@ impl Acting {
     pub fn node(&self, name: &NodeName, spec: &NodeSpec) -> Result<Node, NodeError> {
         let via = self.via.as_ref().map(|address| spec.way().at(address));
         self.here.node_via(name, spec, via.as_ref())
+    }
+
+    /// Brings a node that runs its system what has changed of its secrets.
+    async fn bring_secrets(&self, node: &Node) -> Ending {
+        match node.refresh_secrets(&self.here.nix).await {
+            Ok(Brought::None | Brought::Unchanged) => Ending::Done { word: "in sync", detail: String::new() },
+            Ok(Brought::New(new)) => {
+                let new: Vec<&str> = new.iter().map(SecretName::as_str).collect();
+                Ending::Done { word: "secrets brought", detail: new.join(", ") }
+            }
+            Err(error) => Ending::of_error(node.name(), error),
+        }
     }
 
     /// Deploys, and shows how far it is.

@@ -1,5 +1,6 @@
 //! `driftless check`: evaluates everything, and builds it on request; for pull requests. Touches no node.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anstyle::AnsiColor;
@@ -11,8 +12,10 @@ use super::direct::Direct;
 use super::fleet::FleetArgs;
 use super::output::{self, Format};
 use super::progress::{Progress, Show, Waiting};
+use super::survey::{Survey, lines, notes, unsupported};
 use crate::model::name::NodeName;
-use crate::model::release::{NodeRelease, Progress as Built, Release};
+use crate::model::node::Unsupported;
+use crate::model::release::{NodeRelease, Progress as Built};
 use crate::model::store_path::StorePath;
 
 /// Arguments of `check`.
@@ -33,17 +36,17 @@ pub struct Args {
 pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
     let origin = args.fleet.declared.named_or_here().context(super::NO_DEPLOYMENT)?;
     let here = Direct::prepare(global)?;
-    let mut release = here.evaluate(&origin, args.fleet.on.as_ref()).await?;
+    let mut survey = here.survey(&origin, args.fleet.on.as_ref()).await?.not_empty(&origin)?;
     if args.build {
         let _waiting = Waiting::on("building".into());
-        let progress = Progress::new(release.nodes.keys(), Show::Nothing);
-        here.realise_all(&mut release, &progress).await;
+        let progress = Progress::new(survey.release.nodes.keys(), Show::Nothing);
+        here.realise_all(&mut survey.release, &progress).await;
     }
     match args.format {
-        Format::Text => output::print(&text(&release))?,
-        Format::Json => output::print_json(&document(&release))?,
+        Format::Text => output::print(&text(&survey))?,
+        Format::Json => output::print_json(&document(&survey))?,
     }
-    let failed = release.nodes.values().any(|node| error(node).is_some());
+    let failed = survey.release.nodes.values().any(|node| error(node).is_some());
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -63,9 +66,14 @@ fn word(node: &NodeRelease) -> (&'static str, AnsiColor) {
     }
 }
 
-/// One line a node; below it, indented, the whole error of a node that has one.
-fn text(release: &Release) -> String {
-    let width = release.nodes.keys().map(|name| name.as_str().len()).max().unwrap_or(0);
+/// What stands where a node that cannot be deployed has its result.
+const NOT_DEPLOYABLE: &str = "cannot be deployed";
+
+/// One line a node; below it, indented, the whole error of a node that has one, and what is not heeded.
+fn text(survey: &Survey) -> String {
+    let release = &survey.release;
+    let names = release.nodes.keys().chain(survey.not_deployable.keys());
+    let width = names.map(|name| name.as_str().len()).max().unwrap_or(0);
     let mut text = String::new();
     for (name, node) in &release.nodes {
         let (word, color) = word(node);
@@ -74,7 +82,12 @@ fn text(release: &Release) -> String {
         for line in details(name, word, error(node).unwrap_or_default()) {
             text.push_str(&format!("    {line}\n"));
         }
+        text.push_str(&notes("    ", unsupported(node)));
     }
+    for (name, why) in &survey.not_deployable {
+        text.push_str(&format!("{name:width$}  {NOT_DEPLOYABLE}\n{}", lines("    ", why)));
+    }
+    text.push_str(&notes("all nodes: ", &survey.unsupported));
     let failed = release.nodes.values().filter(|node| error(node).is_some()).count();
     let all = release.nodes.len();
     text.push_str(&match failed {
@@ -96,14 +109,31 @@ fn details<'a>(name: &NodeName, word: &str, error: &'a str) -> impl Iterator<Ite
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+struct Document<'a> {
+    format: &'a str,
+    unsupported: &'a [Unsupported],
+    nodes: BTreeMap<&'a NodeName, NodeDocument<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct NodeDocument<'a> {
     result: &'static str,
     toplevel: Option<&'a StorePath>,
     error: Option<&'a str>,
+    unsupported: &'a [Unsupported],
 }
 
-fn document(release: &Release) -> std::collections::BTreeMap<&NodeName, NodeDocument<'_>> {
-    release.nodes.iter().map(|(name, node)| (name, node_document(node))).collect()
+fn document(survey: &Survey) -> Document<'_> {
+    let deployable = survey.release.nodes.iter().map(|(name, node)| (name, node_document(node)));
+    let others = survey.not_deployable.iter().map(|(name, unsupported)| {
+        (name, NodeDocument { result: NOT_DEPLOYABLE, toplevel: None, error: None, unsupported })
+    });
+    Document {
+        format: &survey.format,
+        unsupported: &survey.unsupported,
+        nodes: deployable.chain(others).collect(),
+    }
 }
 
 fn node_document(node: &NodeRelease) -> NodeDocument<'_> {
@@ -111,6 +141,7 @@ fn node_document(node: &NodeRelease) -> NodeDocument<'_> {
         result: word(node).0,
         toplevel: node.spec.as_ref().map(|spec| &spec.toplevel),
         error: error(node),
+        unsupported: unsupported(node),
     }
 }
 
@@ -118,6 +149,7 @@ fn node_document(node: &NodeRelease) -> NodeDocument<'_> {
 mod tests {
     use super::*;
     use crate::model::manifest::RolloutSpec;
+    use crate::model::release::Release;
 
     #[test]
     fn each_node_has_its_line_and_its_own_error() {
@@ -133,12 +165,23 @@ mod tests {
                 .collect(),
             rollout: RolloutSpec::default(),
         };
-        let text = anstream::adapter::strip_str(&text(&release)).to_string();
+        let note = |setting: &str| Unsupported { setting: setting.into(), reason: "for some reason".into() };
+        let survey = Survey {
+            format: "deploy-rs".into(),
+            declared: 3,
+            unsupported: vec![note("everywhere")],
+            not_deployable: [("mac".parse().unwrap(), vec![note("darwin")])].into(),
+            release,
+        };
+        let text = anstream::adapter::strip_str(&text(&survey)).to_string();
         insta::assert_snapshot!(text, @r"
         db1   builds
         web1  does not evaluate
             error: undefined variable 'x'
               at web.nix:3:5
+        mac   cannot be deployed
+            darwin: for some reason
+        all nodes: not heeded: everywhere: for some reason
 
         1 of 2 fail.
         ");

@@ -174,7 +174,7 @@ fn wish(spec: &NodeSpec, state: &NodeState, goal: node::Goal, revision: String, 
         return Wish::Nothing(Ending::Staged);
     }
     if drift::is_installed(&spec.toplevel, goal, state) {
-        return Wish::Nothing(Ending::Done { word: "in sync", detail: String::new() });
+        return Wish::Secrets;
     }
     let order =
         Order { toplevel: spec.toplevel.clone(), expected: state.running.clone(), goal, revision, asker };

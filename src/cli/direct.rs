@@ -15,11 +15,12 @@ use tokio::task::JoinSet;
 use super::Global;
 use super::fleet::Origin;
 use super::progress::{Progress, Waiting};
-use crate::config::{self, NixConfig, ObserveConfig, SshConfig};
+use super::survey::Survey;
+use crate::config::{self, ObserveConfig, SshConfig};
 use crate::error_chain::error_chain;
 use crate::model::manifest::{Manifest, VERSION};
 use crate::model::name::NodeName;
-use crate::model::node::NodeSpec;
+use crate::model::node::{NodeSpec, Unsupported};
 use crate::model::observed::{Contact, NodeState, Observation};
 use crate::model::release::{NodeRelease, Progress as Built, Release};
 use crate::model::revision::Revision;
@@ -27,12 +28,15 @@ use crate::model::way::Way;
 use crate::nix::{Deployment, Evaluated, Nix, NixError, Place};
 use crate::node::{Node, NodeError};
 use crate::plan::selection::Selector;
+use crate::secrets::Keyring;
 
 /// What acting from here needs.
 #[derive(Debug)]
 pub struct Direct {
     /// The nix programs.
     pub nix: Nix,
+    /// What decrypts secrets.
+    pub keyring: Keyring,
     ssh: SshConfig,
     observe: ObserveConfig,
     state: PathBuf,
@@ -44,10 +48,8 @@ impl Direct {
     /// Reads the configuration if there is one, and makes room for state and sockets.
     pub fn prepare(global: &Global) -> Result<Arc<Self>> {
         let config = global.config_if_any()?;
-        let (nix, ssh, observe) = config.map_or_else(
-            || (NixConfig::default(), SshConfig::default(), ObserveConfig::default()),
-            |config| (config.nix, config.ssh, config.observe),
-        );
+        let (nix, ssh, observe, secrets) = config
+            .map_or_else(Default::default, |config| (config.nix, config.ssh, config.observe, config.secrets));
         let state = state_dir();
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         // Unix sockets have paths of at most 107 bytes (unix(7)).
@@ -55,34 +57,55 @@ impl Direct {
             .prefix("dl-")
             .tempdir_in(&runtime)
             .with_context(|| format!("cannot make a directory for sockets in {}", runtime.display()))?;
-        Ok(Arc::new(Self { nix: Nix::new(&nix, &state)?, ssh, observe, state, runtime }))
+        Ok(Arc::new(Self {
+            nix: Nix::new(&nix, &state)?,
+            keyring: Keyring::new(&secrets.identity_files),
+            ssh,
+            observe,
+            state,
+            runtime,
+        }))
+    }
+
+    /// Evaluates the nodes that are meant, and says on stderr where more can be found about what is not heeded.
+    pub async fn evaluate(&self, origin: &Origin, on: Option<&Selector>) -> Result<Release> {
+        let survey = self.survey(origin, on).await?.not_empty(origin)?;
+        for (name, why) in &survey.not_deployable {
+            tracing::warn!(node = %name, "cannot be deployed; `driftless check` says why ({} reasons)", why.len());
+        }
+        match survey.ignored() {
+            0 => {}
+            ignored => {
+                tracing::warn!("{ignored} settings of {origin} are not heeded: `driftless check` lists them")
+            }
+        }
+        Ok(survey.release)
     }
 
     /// Evaluates the nodes that are meant. A node that does not evaluate is in the release with its own error.
-    pub async fn evaluate(&self, origin: &Origin, on: Option<&Selector>) -> Result<Release> {
+    pub async fn survey(&self, origin: &Origin, on: Option<&Selector>) -> Result<Survey> {
         let everything = Selector::everything();
         let on = on.unwrap_or(&everything);
-        let place = match origin {
+        let (place, read_as) = match origin {
             Origin::Release(path) => return released(path, on),
-            Origin::File(path) => Place::File(
-                std::fs::canonicalize(path)
-                    .with_context(|| format!("cannot open the deployment {}", path.display()))?,
-            ),
-            Origin::Flake(url) => Place::Flake { url: flake_url(url)? },
+            Origin::File { path, read_as } => {
+                let file = std::fs::canonicalize(path)
+                    .with_context(|| format!("cannot open the deployment {}", path.display()))?;
+                (Place::File(file), *read_as)
+            }
+            Origin::Flake { url, read_as } => (Place::Flake { url: flake_url(url)? }, *read_as),
         };
         let _waiting = Waiting::on(format!("evaluating {origin}"));
         // Nothing vouches for what lies in a work tree: nothing is cached.
-        let deployment = Deployment { place, cache_key: None };
+        let deployment = Deployment { place, cache_key: None, read_as };
         let names = self.nix.names(&deployment).await?;
-        if names.nodes.is_empty() {
-            bail!("{origin} declares no nodes");
-        }
+        let declared = names.nodes.len();
         let wanted = if on.needs_tags() {
             names.nodes
         } else {
             on.select(&names.nodes.iter().map(|name| (name.clone(), BTreeSet::new())).collect())?
         };
-        let mut nodes = self.evaluate_nodes(&deployment, wanted).await;
+        let (mut nodes, not_deployable) = self.evaluate_nodes(&deployment, wanted).await;
         if on.needs_tags() {
             let tags =
                 |node: &NodeRelease| node.spec.as_ref().map(|spec| spec.tags.clone()).unwrap_or_default();
@@ -94,20 +117,29 @@ impl Direct {
             }
             nodes.retain(|name, _| chosen.contains(name));
         }
-        Ok(Release { revision: committed(origin), nodes, rollout: names.rollout })
+        Ok(Survey {
+            format: names.format,
+            declared,
+            unsupported: names.unsupported,
+            not_deployable,
+            release: Release { revision: committed(origin), nodes, rollout: names.rollout },
+        })
     }
 
     async fn evaluate_nodes(
         &self,
         deployment: &Deployment,
         wanted: BTreeSet<NodeName>,
-    ) -> BTreeMap<NodeName, NodeRelease> {
+    ) -> (BTreeMap<NodeName, NodeRelease>, BTreeMap<NodeName, Vec<Unsupported>>) {
         let (out, mut answers) = mpsc::channel(16);
         let collect = async {
-            let mut nodes = BTreeMap::new();
+            let (mut nodes, mut not_deployable) = (BTreeMap::new(), BTreeMap::new());
             while let Some((name, answer)) = answers.recv().await {
                 match answer {
                     Ok(Evaluated::Disabled) => {}
+                    Ok(Evaluated::NotDeployable(why)) => {
+                        not_deployable.insert(name, why);
+                    }
                     Ok(Evaluated::Node(spec)) => {
                         nodes.insert(name, node_release(Some(Arc::from(spec)), Built::Building));
                     }
@@ -117,7 +149,7 @@ impl Direct {
                     }
                 }
             }
-            nodes
+            (nodes, not_deployable)
         };
         tokio::join!(self.nix.evaluate(deployment, wanted, out), collect).1
     }
@@ -159,6 +191,7 @@ impl Direct {
     /// The same for a node that may still be somewhere else than where it is declared.
     pub fn node_via(&self, name: &NodeName, spec: &NodeSpec, via: Option<&Way>) -> Result<Node, NodeError> {
         Node::moving(name, spec, via, &self.ssh, self.runtime.path())
+            .map(|node| node.with_keyring(&self.keyring))
     }
 
     /// Reads one node.
@@ -223,7 +256,7 @@ fn node_release(spec: Option<Arc<NodeSpec>>, progress: Built) -> NodeRelease {
 }
 
 /// Reads the manifest that a `./result` script carries.
-fn released(path: &Path, on: &Selector) -> Result<Release> {
+fn released(path: &Path, on: &Selector) -> Result<Survey> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the release {}", path.display()))?;
     let head: Head = serde_json::from_str(&text)
@@ -240,9 +273,15 @@ fn released(path: &Path, on: &Selector) -> Result<Release> {
     let fleet = manifest.nodes.iter().map(|(name, spec)| (name.clone(), spec.tags.clone())).collect();
     let chosen = on.select(&fleet)?;
     let nodes = manifest.nodes.into_iter().filter(|(name, _)| chosen.contains(name));
-    let nodes =
+    let nodes: BTreeMap<_, _> =
         nodes.map(|(name, spec)| (name, node_release(Some(Arc::new(spec)), Built::Building))).collect();
-    Ok(Release { revision: None, nodes, rollout: manifest.rollout })
+    Ok(Survey {
+        format: manifest.format,
+        declared: nodes.len(),
+        unsupported: Vec::new(),
+        not_deployable: BTreeMap::new(),
+        release: Release { revision: None, nodes, rollout: manifest.rollout },
+    })
 }
 
 /// All that can be read of a release of any version.
@@ -254,8 +293,8 @@ struct Head {
 /// The commit that a deployment in a work tree is of, for the nodes' journals: only if the work tree is exactly that.
 fn committed(origin: &Origin) -> Option<Revision> {
     let place = match origin {
-        Origin::File(path) => path.parent().filter(|parent| !parent.as_os_str().is_empty()),
-        Origin::Flake(url) => Some(Path::new(url)).filter(|path| path.is_dir()),
+        Origin::File { path, .. } => path.parent().filter(|parent| !parent.as_os_str().is_empty()),
+        Origin::Flake { url, .. } => Some(Path::new(url)).filter(|path| path.is_dir()),
         Origin::Release(_) => return None,
     };
     let repository = git2::Repository::discover(place.unwrap_or(Path::new("."))).ok()?;

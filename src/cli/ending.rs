@@ -75,6 +75,7 @@ impl Ending {
             | NodeError::Script { .. }
             | NodeError::NoSpace { .. }
             | NodeError::Copy { .. }
+            | NodeError::Secret { .. }
             | NodeError::NoRoot { .. }
             | NodeError::Runtime { .. } => Log::None,
         };

@@ -3,8 +3,7 @@
 //! Evaluates and looks where there is no controller; decides nothing.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +11,7 @@ use jiff::Timestamp;
 
 use super::ask::{self, AskError};
 use super::direct::Direct;
+pub use super::origin::{Declared, Origin};
 use super::progress::{Progress, Show, Waiting};
 use super::{Global, packages};
 use crate::config::ServeConfig;
@@ -34,67 +34,6 @@ pub struct FleetArgs {
     /// Where the fleet is declared.
     #[command(flatten)]
     pub declared: Declared,
-}
-
-/// Where a fleet is declared when no controller is asked.
-#[derive(Debug, Clone, Default, clap::Args)]
-#[group(multiple = false)]
-pub struct Declared {
-    /// Use this deployment file instead of a running controller
-    #[arg(long, value_name = "FILE")]
-    pub file: Option<PathBuf>,
-    /// Use this flake instead of a running controller
-    #[arg(long, value_name = "URL")]
-    pub flake: Option<String>,
-    /// Use this release, as a deployment's ./result carries it
-    #[arg(long, value_name = "FILE")]
-    pub release: Option<PathBuf>,
-}
-
-/// Where a fleet is declared.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// A deployment file.
-    File(PathBuf),
-    /// A flake.
-    Flake(String),
-    /// A manifest of systems that are built.
-    Release(PathBuf),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) | Self::Release(path) => path.display().fmt(f),
-            Self::Flake(url) => f.write_str(url),
-        }
-    }
-}
-
-impl Declared {
-    /// What was named on the command line.
-    pub fn named(&self) -> Option<Origin> {
-        let file = self.file.clone().map(Origin::File);
-        let flake = || self.flake.clone().map(Origin::Flake);
-        let release = || self.release.clone().map(Origin::Release);
-        file.or_else(flake).or_else(release)
-    }
-
-    /// What was named, else what the current directory declares.
-    pub fn named_or_here(&self) -> Option<Origin> {
-        self.named().or_else(|| here(Path::new(".")))
-    }
-}
-
-fn here(directory: &Path) -> Option<Origin> {
-    let file = directory.join("deployment.nix");
-    if file.is_file() {
-        Some(Origin::File(file))
-    } else if directory.join("flake.nix").is_file() {
-        Some(Origin::Flake(".".into()))
-    } else {
-        None
-    }
 }
 
 /// Where a controller on this machine listens.

@@ -7,92 +7,133 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
-use super::output;
+use super::direct::Direct;
+use super::origin::{self, Origin};
+use super::survey::{Survey, lines, notes, unsupported};
+use super::table::{Cell, Table};
+use super::{Global, output};
+use crate::model::format::Format;
+use crate::model::release::{NodeRelease, Progress as Built};
 
 /// Arguments of `init`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The directory with the deployment
-    #[arg(default_value = ".")]
-    pub directory: PathBuf,
+    /// The deployment: a directory, or a file in it
+    #[arg(long, value_name = "PATH", default_value = ".")]
+    pub from: PathBuf,
+    /// Read it in this format, where it has several
+    #[arg(long = "as", value_name = "FORMAT")]
+    pub read_as: Option<Format>,
 }
 
-/// What a directory holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
-    /// A deployment file.
-    File(&'static str),
-    /// A flake.
-    Flake,
-}
-
-impl Found {
-    /// Deployment files first: a repository that has both was deployed by the file so far.
-    fn look(directory: &Path) -> Option<Self> {
-        if directory.join("deployment.nix").is_file() {
-            Some(Self::File("deployment.nix"))
-        } else if directory.join("flake.nix").is_file() {
-            Some(Self::Flake)
-        } else {
-            None
-        }
-    }
-
-    /// The value of `source.deployment`.
-    fn deployment(self) -> &'static str {
-        match self {
-            Self::File(name) => name,
-            Self::Flake => ".",
-        }
-    }
-
-    fn describe(self) -> String {
-        match self {
-            Self::File(name) => format!("the deployment file {name}"),
-            Self::Flake => "a flake (flake.nix)".into(),
-        }
-    }
-}
-
-/// Writes the file and says what was found.
-pub fn run(args: Args) -> Result<ExitCode> {
-    let directory = fs::canonicalize(&args.directory)
-        .with_context(|| format!("cannot open the directory {}", args.directory.display()))?;
-    let Some(found) = Found::look(&directory) else {
-        bail!(
-            "{} holds neither a deployment.nix nor a flake.nix; run `driftless init` where one is",
-            directory.display()
-        );
-    };
-    let repository = Repository::of(&directory)?;
-    if found == Found::Flake && !repository.below.as_os_str().is_empty() {
-        bail!(
+/// Evaluates what is there, says what was found, and writes the file.
+pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
+    let path = fs::canonicalize(&args.from)
+        .with_context(|| format!("cannot open the deployment {}", args.from.display()))?;
+    let found = look(&path, args.read_as)?;
+    let directory = if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(Path::new("/")) };
+    let repository = Repository::of(directory)?;
+    let deployment = match &found {
+        Origin::Flake { .. } if !repository.below.as_os_str().is_empty() => bail!(
             "{} is below the top of its Git repository; a controller follows a flake only at the top",
             directory.join("flake.nix").display()
-        );
+        ),
+        Origin::Flake { .. } => ".".to_owned(),
+        Origin::File { path, .. } | Origin::Release(path) => {
+            repository.below.join(path.file_name().unwrap_or_default()).display().to_string()
+        }
+    };
+    let target = directory.join("driftless.toml");
+    if target.exists() {
+        bail!("{} exists already; remove it first to start over", target.display());
     }
-    let path = directory.join("driftless.toml");
-    let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
+    let survey = Direct::prepare(global)?.survey(&found, None).await?;
+    let said = document(&repository, &deployment, (args.read_as, &survey.format));
+    write(&target, &said)?;
+    output::print(&format!(
+        "Found {deployment} ({}) on branch {} of {}.\n{}Wrote {}.\n\nNext:\n  \
+         driftless check                         evaluate every node\n  \
+         driftless --config driftless.toml run   follow the branch\n",
+        survey.format,
+        repository.branch,
+        repository.url,
+        understood(&survey),
+        target.display()
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The deployment that is meant: the file itself, or what the directory has.
+fn look(path: &Path, read_as: Option<Format>) -> Result<Origin> {
+    if path.is_dir() {
+        return origin::here(path, read_as).with_context(|| {
+            let files = origin::FILES.join(", ");
+            format!(
+                "{} holds none of {files}; run `driftless init` where one is, or name it with --from",
+                path.display()
+            )
+        });
+    }
+    Ok(if path.ends_with("flake.nix") {
+        Origin::Flake { url: path.parent().unwrap_or(Path::new("/")).display().to_string(), read_as }
+    } else {
+        Origin::File { path: path.to_owned(), read_as }
+    })
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    let mut file = match OpenOptions::new().write(true).create_new(true).open(path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             bail!("{} exists already; remove it first to start over", path.display())
         }
         opened => opened.with_context(|| format!("cannot create {}", path.display()))?,
     };
-    let deployment = match found {
-        Found::File(name) => repository.below.join(name).display().to_string(),
-        Found::Flake => found.deployment().to_owned(),
+    file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The nodes as they were understood, and below them what was not. Whole errors are for `check`.
+fn understood(survey: &Survey) -> String {
+    if survey.declared == 0 {
+        return "It declares no nodes yet.\n".into();
+    }
+    let mut table = Table::new(["NODE", "HOST", "USER", "PORT", "TAGS"]);
+    for (name, node) in &survey.release.nodes {
+        let [host, user, port, tags] = way(node);
+        table.push([name.to_string(), host, user, port, tags].map(Cell::plain));
+    }
+    let mut text = format!("\n{}\n", table.render(None));
+    let before = text.len();
+    for (name, node) in &survey.release.nodes {
+        text.push_str(&notes(&format!("{name}: "), unsupported(node)));
+    }
+    for (name, why) in &survey.not_deployable {
+        text.push_str(&lines(&format!("{name}: cannot be deployed: "), why));
+    }
+    text.push_str(&notes("all nodes: ", &survey.unsupported));
+    if text.len() > before {
+        text.push('\n');
+    }
+    text
+}
+
+/// How a node is reached: host, user, port, tags.
+fn way(node: &NodeRelease) -> [String; 4] {
+    let none = || "-".to_owned();
+    let Some(spec) = &node.spec else {
+        let why = match &node.progress {
+            Built::NotEvaluated { .. } => "does not evaluate: see `driftless check`",
+            Built::Evaluating | Built::Building | Built::NotBuilt { .. } | Built::Built => "-",
+        };
+        return [why.to_owned(), none(), none(), none()];
     };
-    file.write_all(document(&repository, &deployment).as_bytes())
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    output::print(&format!(
-        "Found {} on branch {} of {}.\nWrote {}.\n\nNext:\n  driftless check                         evaluate every node\n  \
-         driftless --config driftless.toml run   follow the branch\n",
-        found.describe(),
-        repository.branch,
-        repository.url,
-        path.display()
-    ))?;
-    Ok(ExitCode::SUCCESS)
+    let (user, host) = match spec.host.as_deref().map(|host| (host, host.rsplit_once('@'))) {
+        None => (none(), "none: never deployed".to_owned()),
+        Some((_, Some((user, host)))) => (user.to_owned(), host.to_owned()),
+        Some((host, None)) => (none(), host.to_owned()),
+    };
+    let tags: Vec<&str> = spec.tags.iter().map(|tag| tag.as_str()).collect();
+    let tags = if tags.is_empty() { none() } else { tags.join(" ") };
+    [host, user, spec.port.map_or_else(none, |port| port.to_string()), tags]
 }
 
 /// The Git repository around the deployment.
@@ -142,7 +183,15 @@ fn without_password(url: &str) -> String {
 }
 
 /// The commented file. `{:?}` of text is also a TOML string for what paths, URLs and branches are made of.
-fn document(repository: &Repository, deployment: &str) -> String {
+fn document(
+    repository: &Repository,
+    deployment: &str,
+    (asked, recognised): (Option<Format>, &str),
+) -> String {
+    let format = match asked {
+        Some(format) => format!("format = \"{format}\""),
+        None => format!("#format = {recognised:?}"),
+    };
     format!(
         "# What the driftless controller follows. Every key: deploy/driftless.example.toml of driftless.\n\
          \n\
@@ -152,6 +201,8 @@ fn document(repository: &Repository, deployment: &str) -> String {
          branch = {:?}\n\
          # A deployment file in the repository, or \".\" for a flake.\n\
          deployment = {:?}\n\
+         # The format of the deployment; default: the one that it is recognised as.\n\
+         {format}\n\
          # Time between fetches.\n\
          #poll = \"1m\"\n\
          \n\
@@ -181,7 +232,9 @@ mod tests {
     fn what_is_written_is_a_valid_configuration() {
         let repository =
             Repository { url: "/srv/in \"quotes\"".into(), branch: "main".into(), below: PathBuf::new() };
-        let config: crate::config::Config = toml::from_str(&document(&repository, "deployment.nix")).unwrap();
+        let config: crate::config::Config =
+            toml::from_str(&document(&repository, "deployment.nix", (Some(Format::Morph), "morph"))).unwrap();
+        assert_eq!(config.source.format, Some(Format::Morph));
         assert_eq!(
             (config.source.url.as_str(), config.source.deployment.as_str()),
             ("/srv/in \"quotes\"", "deployment.nix")

@@ -44,6 +44,7 @@ pub fn deployment(outcome: &Result<Entry, NodeError>) -> DeploymentResult {
             | NodeError::NotNixos { .. }
             | NodeError::Script { .. }
             | NodeError::NoSpace { .. }
+            | NodeError::Secret { .. }
             | NodeError::Runtime { .. },
         ) => DeploymentResult::NotStarted,
     }

@@ -176,7 +176,7 @@ impl Desired {
             source: self.source.clone(),
             nix: nix.clone(),
             revision: revision.clone(),
-            deployment: self.config.deployment.clone(),
+            config: self.config.clone(),
             roots: self.roots.clone(),
         };
         let desk = desk.clone();

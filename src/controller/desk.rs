@@ -8,6 +8,7 @@ use tokio::sync::{Notify, mpsc};
 use super::prepare::Prepared;
 use crate::model::name::NodeName;
 use crate::model::packages::PackageDiff;
+use crate::model::store_path::StorePath;
 use crate::node::Look;
 use crate::source::SourceError;
 
@@ -24,6 +25,8 @@ pub(super) enum News {
     Ended(Box<super::execute::Ended>),
     /// Two closures were compared.
     Compared { pair: super::compare::Pair, packages: Option<PackageDiff> },
+    /// A node's secrets were compared, and brought where they were new; or not.
+    SecretsCompared { node: NodeName, toplevel: StorePath, well: bool },
 }
 
 /// How tasks hand in what they found.

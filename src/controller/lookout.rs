@@ -24,6 +24,7 @@ use crate::model::release::{Progress, Release};
 use crate::model::way::Way;
 use crate::node::{Look, Node, NodeError};
 use crate::plan::ways;
+use crate::secrets::Keyring;
 
 /// A node that does not answer is tried at least this often.
 const LONGEST_SILENCE: Duration = Duration::from_secs(300);
@@ -33,6 +34,7 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(300);
 pub struct Lookout {
     config: ObserveConfig,
     ssh: SshConfig,
+    keyring: Keyring,
     runtime_dir: PathBuf,
     at_a_time: Arc<Semaphore>,
     watched: BTreeMap<NodeName, Watched>,
@@ -75,6 +77,7 @@ impl Lookout {
             at_a_time: Arc::new(Semaphore::new(config.concurrency.max(1))),
             config,
             ssh: options.config.ssh.clone(),
+            keyring: Keyring::new(&options.config.secrets.identity_files),
             runtime_dir: options.runtime_dir.clone(),
             watched: BTreeMap::new(),
             ways,
@@ -123,7 +126,8 @@ impl Lookout {
     }
 
     fn prepare(&self, name: &NodeName, spec: &NodeSpec) -> Result<Arc<Node>, NodeError> {
-        Node::moving(name, spec, self.ways.get(name), &self.ssh, &self.runtime_dir).map(Arc::new)
+        Node::moving(name, spec, self.ways.get(name), &self.ssh, &self.runtime_dir)
+            .map(|node| Arc::new(node.with_keyring(&self.keyring)))
     }
 
     /// Ends the kept connections that nobody has a use for any more; a running action has until its end.

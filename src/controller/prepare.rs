@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::config::SourceConfig;
 use crate::error_chain::error_chain;
 use crate::model::manifest::Names;
 use crate::model::name::NodeName;
@@ -71,8 +72,8 @@ pub struct Preparation {
     pub nix: Nix,
     /// The commit.
     pub revision: Revision,
-    /// `source.deployment`: a file in the repository, or `.` for a flake.
-    pub deployment: String,
+    /// Which deployment it has, in which format.
+    pub config: SourceConfig,
     /// Where GC roots go, a folder per node.
     pub roots: PathBuf,
 }
@@ -97,7 +98,17 @@ pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
             match outcome {
                 Err(error) => found(Prepared::Evaluated(name, Err(error.into()))),
                 Ok(Evaluated::Disabled) => found(Prepared::Evaluated(name, Ok(None))),
+                Ok(Evaluated::NotDeployable(why)) => {
+                    for why in why {
+                        tracing::warn!(node = %name, "is not deployed: {why}");
+                    }
+                    found(Prepared::Evaluated(name, Ok(None)));
+                }
                 Ok(Evaluated::Node(spec)) => {
+                    if !spec.unsupported.is_empty() {
+                        let ignored = spec.unsupported.len();
+                        tracing::warn!(node = %name, ignored, "has settings that are not heeded; `driftless check` lists them");
+                    }
                     let (nix, root) = (job.nix.clone(), system_root(&job.roots, &name));
                     found(Prepared::Evaluated(name.clone(), Ok(Some(spec.clone()))));
                     builds.spawn(async move {
@@ -126,22 +137,23 @@ pub fn system_root(roots: &Path, node: &NodeName) -> PathBuf {
 }
 
 async fn locate(job: &Preparation) -> Result<Deployment, Failure> {
-    let is_flake = job.deployment == ".";
+    let is_flake = job.config.deployment == ".";
     if is_flake {
         let url = job.source.flake_url(&job.revision)?;
         // A flake can read its own revision: the tree alone does not determine it.
         let cache_key = Some(job.revision.commit.to_string());
-        return Ok(Deployment { place: Place::Flake { url }, cache_key });
+        return Ok(Deployment { place: Place::Flake { url }, cache_key, read_as: job.config.format });
     }
     let tree = job.source.checkout(&job.revision).await?;
-    let file = tree.join(&job.deployment);
+    let file = tree.join(&job.config.deployment);
     if !file.exists() {
         let commit = job.revision.commit.short();
         let said = format!(
             "commit {commit} has no file {}; correct source.deployment, or add the file",
-            job.deployment
+            job.config.deployment
         );
         return Err(Failure { said, again: Again::Same });
     }
-    Ok(Deployment { place: Place::File(file), cache_key: Some(job.revision.tree.clone()) })
+    let cache_key = Some(job.revision.tree.clone());
+    Ok(Deployment { place: Place::File(file), cache_key, read_as: job.config.format })
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::name::NodeName;
-use super::node::{NodeSpec, seconds};
+use super::node::{NodeSpec, Unsupported, seconds};
 
 /// The only manifest version this program understands.
 pub const VERSION: u32 = 1;
@@ -27,6 +27,9 @@ pub struct Names {
     /// Fleet-wide settings.
     #[serde(default)]
     pub rollout: RolloutSpec,
+    /// What another tool's file says of all nodes and is not heeded.
+    #[serde(default)]
+    pub unsupported: Vec<Unsupported>,
 }
 
 /// What `want nodes` answers, and what a `./result` script carries.

@@ -1,11 +1,13 @@
 //! What the deployment declares about one node. Names and meanings are those of the options in `nix/`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::name::Tag;
+use super::secret::{SecretName, SecretSpec};
 use super::store_path::{DrvPath, StorePath};
 
 parsed_string!(
@@ -26,6 +28,9 @@ pub struct NodeSpec {
     pub toplevel: StorePath,
     /// Nix system type, for example `x86_64-linux`.
     pub system: String,
+    /// What another tool's file says of the node and is not heeded.
+    #[serde(default)]
+    pub unsupported: Vec<Unsupported>,
     /// `host` or `user@host`; `None` is never deployed; `localhost` and `local` need no SSH.
     pub host: Option<String>,
     /// TCP port of sshd; `None` leaves it to the user's SSH configuration.
@@ -94,6 +99,25 @@ pub struct NodeSpec {
     /// Derivations that must be realised before `closure_paths` exist.
     #[serde(default)]
     pub closure_drvs: Vec<DrvPath>,
+    /// The secrets that its system may use.
+    #[serde(default)]
+    pub secrets: BTreeMap<SecretName, SecretSpec>,
+}
+
+/// A setting in another tool's file that driftless does not heed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unsupported {
+    /// The setting, as that file calls it.
+    pub setting: String,
+    /// Why not, and what is done instead.
+    pub reason: String,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.setting, self.reason)
+    }
 }
 
 /// Whether silence of a node is a fault.

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::evaluate::Evaluated;
 use super::{Deployment, Nix, Place, files};
+use crate::model::format::Format;
 use crate::model::manifest::Names;
 use crate::model::name::NodeName;
 
@@ -32,6 +33,7 @@ impl Nix {
             Place::File(path) => hash.add("file").add(path.to_string_lossy()),
             Place::Flake { url } => hash.add("flake").add(url),
         };
+        hash.add(deployment.read_as.map_or("any format", Format::as_str));
         hash.add(env!("CARGO_PKG_VERSION")).add(files::digest());
         hash.add("nix").file(self.resolve("nix-instantiate").as_deref());
         let search = self.config.nix_path.clone().or_else(|| std::env::var("NIX_PATH").ok());
@@ -64,11 +66,14 @@ impl Cache {
     pub(super) fn node(&self, name: &NodeName) -> Option<Evaluated> {
         let known = load(&self.file(name))?;
         let there = match &known {
-            Evaluated::Disabled => true,
+            Evaluated::Disabled | Evaluated::NotDeployable(_) => true,
             Evaluated::Node(spec) => {
-                exists(spec.drv.as_str()) && spec.closure_drvs.iter().all(|drv| exists(drv.as_str()))
+                let ciphertexts = spec.secrets.values().filter_map(|secret| secret.ciphertext());
+                let encrypted = || ciphertexts.clone().all(|path| exists(path.as_str()));
+                (exists(spec.drv.as_str()) && spec.closure_drvs.iter().all(|drv| exists(drv.as_str()))
                     || exists(spec.toplevel.as_str())
-                        && spec.closure_paths.iter().all(|path| exists(path.as_str()))
+                        && spec.closure_paths.iter().all(|path| exists(path.as_str())))
+                    && encrypted()
             }
         };
         there.then_some(known)

@@ -19,7 +19,7 @@ use super::{Deployment, Nix, NixError, Place, files};
 use crate::command::{self, CommandError};
 use crate::model::manifest::{Names, VERSION};
 use crate::model::name::NodeName;
-use crate::model::node::NodeSpec;
+use crate::model::node::{NodeSpec, Unsupported};
 use crate::model::store_path::DrvPath;
 
 /// What one node evaluates to.
@@ -30,6 +30,8 @@ pub enum Evaluated {
     Node(Box<NodeSpec>),
     /// `enabled = false`: it is no part of the fleet. (The names are listed without evaluating any node.)
     Disabled,
+    /// Another tool's node that driftless cannot deploy, and why; it is no part of the fleet either.
+    NotDeployable(Vec<Unsupported>),
 }
 
 /// One node's evaluation.
@@ -42,6 +44,8 @@ type Chunk = (Vec<NodeName>, Result<Vec<Answer>, NixError>);
 #[derive(Deserialize)]
 pub(super) struct Document {
     pub(super) nodes: BTreeMap<String, Value>,
+    #[serde(default, rename = "notDeployable")]
+    not_deployable: BTreeMap<String, Vec<Unsupported>>,
 }
 
 /// All that can be read of a manifest of any version.
@@ -144,11 +148,13 @@ impl Nix {
         let asked = Value::from(nodes.iter().map(NodeName::as_str).collect::<Vec<_>>()).to_string();
         command.args(["--argstr", "want", "nodes", "--argstr", "nodes", &asked]);
         let text = self.ask(command, subject.clone()).await?;
-        let Document { nodes: mut found } = read(&text, subject)?;
+        let Document { nodes: mut found, mut not_deployable } = read(&text, subject)?;
         let mut answers = Vec::with_capacity(nodes.len());
         for name in nodes {
             let answer = match found.remove(name.as_str()) {
-                None => Ok(Evaluated::Disabled),
+                None => Ok(not_deployable
+                    .remove(name.as_str())
+                    .map_or(Evaluated::Disabled, Evaluated::NotDeployable)),
                 Some(value) => serde_json::from_value(value)
                     .map(Evaluated::Node)
                     .map_err(|source| NixError::Manifest { of: Subject::Node(name.clone()), source }),
@@ -192,6 +198,9 @@ impl Nix {
         }
         let mut command = self.evaluator();
         command.args(["--eval", "--strict", "--json", "--read-write-mode"]).arg(&*self.manifest);
+        if let Some(format) = deployment.read_as {
+            command.args(["--argstr", "format", format.as_str()]);
+        }
         match &deployment.place {
             Place::File(path) => command.args(["--argstr", "deployment"]).arg(path),
             Place::Flake { url } => command

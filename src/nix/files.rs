@@ -68,7 +68,7 @@ mod tests {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     open.push(path);
-                } else if path.extension().is_some_and(|extension| extension == "nix") {
+                } else if path.extension().is_some_and(|extension| extension == "nix" || extension == "sh") {
                     let name = path.strip_prefix(&root).unwrap();
                     assert_eq!(fs::read(&path).unwrap(), fs::read(written.join(name)).unwrap(), "{name:?}");
                     compared += 1;

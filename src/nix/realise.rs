@@ -59,11 +59,14 @@ impl Nix {
             build.args(missing.iter().map(|drv| drv.as_str()));
             self.build(node, build).await?;
         }
-        if spec.closure_paths.is_empty() {
+        // What is encrypted for whoever deploys is no part of the system, and must not be collected either.
+        let encrypted = spec.secrets.values().filter_map(|secret| secret.ciphertext());
+        let encrypted: Vec<_> = encrypted.filter(|path| in_store(path.as_str())).collect();
+        if spec.closure_paths.is_empty() && encrypted.is_empty() {
             return Ok(());
         }
         let mut keep = self.realisation();
-        keep.args(spec.closure_paths.iter().map(|path| path.as_str()));
+        keep.args(spec.closure_paths.iter().chain(encrypted).map(|path| path.as_str()));
         keep.arg("--add-root").arg(companion_root(root)).arg("--indirect");
         self.build(node, keep).await
     }

@@ -45,7 +45,8 @@ impl Counted {
         let file = folder.path().join("deployment.nix");
         fs::write(&file, DEPLOYMENT).unwrap();
         let nix = Self::nix(folder.path(), programs);
-        let deployment = Deployment { place: Place::File(file), cache_key: Some("tree".into()) };
+        let deployment =
+            Deployment { place: Place::File(file), cache_key: Some("tree".into()), read_as: None };
         Self { folder, nix, deployment }
     }
 
@@ -150,6 +151,7 @@ fn only_the_newest_deployments_are_remembered() {
         format: "driftless".into(),
         nodes: BTreeSet::new(),
         rollout: Default::default(),
+        unsupported: Vec::new(),
     };
     for tree in 0..30 {
         let deployment = Deployment { cache_key: Some(tree.to_string()), ..counted.deployment.clone() };

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::follow::{AT_ONCE, BEGUN, Following, KNOCK};
 use super::frame::{FrameError, Reply};
 use super::protocol::{Privilege, random_hex};
+use super::secrets::Seen;
 use super::{Node, NodeError, Refusal};
 use crate::model::journal::{Deadlines, Entry, Phase, SwitchId};
 use crate::model::node::{Goal, HealthChecks, LastResort};
@@ -54,6 +55,10 @@ impl Node {
         stage.send_replace(Stage::Preparing);
         let id = SwitchId::new(Timestamp::now(), rand::rng().random());
         self.push_rooted(nix, &order.toplevel, &id, stage).await?;
+        if let Err(error) = self.bring_secrets(nix, &order.toplevel, Seen::ByItsSwitch).await {
+            self.abandon(&id).await;
+            return Err(error);
+        }
         let nonce = random_hex();
         // From here on the node may be switching, whether or not its answer arrives: nobody ends this watch now.
         stage.send_replace(Stage::Switching { phase: Phase::Checking, detail: String::new() });

@@ -147,7 +147,7 @@ impl Node {
         self.reply(attempt, &output, &frame, &escalation)
     }
 
-    fn line(&self, attempt: &'static str, words: &[String]) -> Result<String, NodeError> {
+    pub(super) fn line(&self, attempt: &'static str, words: &[String]) -> Result<String, NodeError> {
         shlex::try_join(words.iter().map(String::as_str)).map_err(|error| NodeError::Script {
             node: self.name.clone(),
             attempt,
@@ -155,7 +155,7 @@ impl Node {
         })
     }
 
-    fn reply(
+    pub(super) fn reply(
         &self,
         attempt: &'static str,
         output: &Output,

@@ -6,7 +6,8 @@ let
   hostSystem = if builtins.isString localSystem then localSystem else localSystem.system or system;
 
   base = pkgs: {
-    inherit lib config pkgs;
+    inherit lib config overlays pkgs;
+    path = ./.;
     system = hostSystem;
     stdenv = { hostPlatform = { system = hostSystem; isLinux = true; }; buildPlatform = pkgs.stdenv.hostPlatform; };
     runtimeShell = "/bin/sh";
@@ -38,6 +39,14 @@ let
         entries
     );
 
+    # One folder with links to what is in several.
+    buildEnv = lib.makeOverridable ({ name, paths, passthru ? { } }: pkgs.runCommand name { paths = map toString paths; } ''
+      mkdir -p $out
+      for path in $paths; do
+        for entry in "$path"/*; do ln -sfn "$entry" "$out/''${entry##*/}"; done
+      done
+    '' // passthru);
+
     formats = {
       json = _: { type = lib.types.anything; generate = name: value: pkgs.writeText name (builtins.toJSON value); };
       toml = _: { type = lib.types.anything; generate = name: value: pkgs.writeText name (import ./toml.nix { inherit lib; } value); };
@@ -49,6 +58,8 @@ let
       printf '#!/bin/sh\necho ${name} ${version}\n' > $out/bin/${name}
       chmod 555 $out/bin/${name}
     '';
+    # The host's, which nodes see too.
+    age = pkgs.writeShellScriptBin "age" "exec /usr/bin/age \"$@\"\n";
     hello = pkgs.package "hello" "2.12";
     htop = pkgs.package "htop" "3.3.0";
     curl = pkgs.package "curl" "8.9.1";

@@ -22,6 +22,7 @@
 #   interface    init-interface-version: another one than the running system's makes switch and test exit 100
 #   lock         "perl" (exit code 11 when the lock is held, as before 24.11) or "ng" (1, as since); both say "Could not acquire lock"
 #   activation   shell text run by activate, before the system becomes the current one
+#   extraDependencies  further store paths of its closure
 #   specialisations  { NAME = toplevel; }
 #   extra        { ATTRIBUTE = string; }: further environment of the derivation, e.g. closurePaths
 #   faults       what it does wrong; the value is a string, "1" where it has no meaning:
@@ -55,6 +56,7 @@
 , interface ? "2"
 , lock ? "perl"
 , activation ? ""
+, extraDependencies ? [ ]
 , specialisations ? { }
 , extra ? { }
 , faults ? { }
@@ -193,7 +195,7 @@ shell "nixos-system-${name}-${version}"
     inhibitors = if faults ? inhibitor then ''{"lab":"${faults.inhibitor}"}'' else "{}";
     inherit specialisationNames;
     specialisationPaths = map (n: specialisations.${n}) specialisationNames;
-  } // faultFiles.environment // extra) ''
+  } // faultFiles.environment // { inherit extraDependencies; } // extra) ''
   mkdir -p $out/bin $out/lab/faults $out/specialisation
   printf '%s' "$version" >$out/nixos-version
   printf '%s' "$interface" >$out/init-interface-version
@@ -208,6 +210,7 @@ shell "nixos-system-${name}-${version}"
   ln -s $systemdPackage $out/systemd
   ln -s $sw $out/sw
   ln -s $etcTree/etc $out/etc
+  [ -z "$extraDependencies" ] || printf '%s\n' $extraDependencies >$out/extra-dependencies
   ${faultFiles.script "$out/lab/faults"}
   set -- $specialisationPaths
   for n in $specialisationNames; do

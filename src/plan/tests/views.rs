@@ -10,6 +10,7 @@ use crate::model::name::NodeName;
 use crate::model::packages::PackageDiff;
 use crate::model::release::Progress;
 use crate::model::snapshot::{NodeView, State};
+use crate::plan::secrets::may_be_brought;
 use crate::plan::view::{Pass, node_views};
 
 type Views = BTreeMap<NodeName, Arc<NodeView>>;
@@ -191,4 +192,23 @@ fn known_packages_are_named_until_either_system_changes() {
         "diverged: not deployed by driftless; +htop 3.3.0, openssh 9.7 → 9.8; healed at 2026-11-22 12:05:00 UTC"
     );
     assert_eq!(views(&fleet([strayed().running("other")]), &second)[&name].packages, None);
+}
+
+#[test]
+fn secrets_come_to_nodes_that_are_in_sync_and_to_none_that_a_person_wants_left_alone() {
+    let in_sync = || node("a").running("new").wants("new").with_a_secret();
+    let differs = node("a").running("old").wants("new").with_a_secret();
+    for (built, may) in [
+        (in_sync(), true),
+        (node("a").running("new").wants("new"), false),
+        (differs, false),
+        (in_sync().suspended(), false),
+        (in_sync().pinned(PinEnd::At(at(60))), false),
+        (in_sync().pinned(PinEnd::At(at(-60))), true),
+        (in_sync().unreachable(), false),
+        (in_sync().in_flight(), false),
+    ] {
+        let world = fleet([built]);
+        assert_eq!(may_be_brought(&only(&world), world.now), may, "{:?}", only(&world).decision);
+    }
 }

@@ -209,6 +209,14 @@ impl NodeBuilder {
     pub fn goal(self, goal: Goal) -> Self {
         self.spec(|spec| spec.goal = goal)
     }
+    pub fn with_a_secret(self) -> Self {
+        let secret = serde_json::json!({
+            "path": "/run/driftless-secrets/x", "marker": "/nix/store/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-x",
+            "user": "root", "group": "root", "mode": "0400", "source": { "file": "/x" },
+        });
+        let secret = serde_json::from_value(secret).unwrap();
+        self.spec(|spec| drop(spec.secrets.insert("x".parse().unwrap(), secret)))
+    }
     pub fn suspended(self) -> Self {
         self.spec(|spec| spec.suspended = Some("disk is full".into()))
     }

@@ -33,6 +33,12 @@ let
       importJSON = path: builtins.fromJSON (builtins.readFile path);
       importTOML = path: fromTOML (builtins.readFile path);
 
+      # The result of a function, and how to call it once more with other arguments.
+      makeOverridable = f: arguments: f arguments // {
+        override = changed:
+          self.makeOverridable f (arguments // (if builtins.isFunction changed then changed arguments else changed));
+      };
+
       composeExtensions = f: g: final: prev:
         let first = f final prev; in first // g final (prev // first);
       extend = overlay: fixWith (final: prev: prev // overlay final prev);

@@ -21,6 +21,8 @@ rec {
     [ "\\\\" "\\^" "\\$" "\\." "\\[" "]" "\\|" "\\(" "\\)" "\\?" "\\*" "\\+" "\\{" "}" ];
   escapeShellArg = value: "'${replaceStrings [ "'" ] [ "'\\''" ] (toString value)}'";
   escapeShellArgs = concatMapStringsSep " " escapeShellArg;
+  # What NixOS's library has beside them for activation scripts.
+  stringAfter = deps: text: { inherit text deps; };
   splitString = separator: text: builtins.filter builtins.isString (split (escapeRegex separator) text);
   boolToString = value: if value then "true" else "false";
   toInt = text: builtins.fromJSON text;

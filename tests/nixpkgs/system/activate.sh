@@ -18,6 +18,9 @@ for entry in "$toplevel/etc/"*; do
   ln -sfn "/etc/static/$entry" "/etc/.lab-new" && mv -T "/etc/.lab-new" "/etc/$entry" || status=1
 done
 
+# By this name snippets know the system that they belong to.
+# shellcheck disable=SC2034
+systemConfig=$toplevel
 (
   set -e
   # shellcheck source=/dev/null

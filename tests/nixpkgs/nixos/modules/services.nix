@@ -55,6 +55,7 @@ in
     systemd.startUnits = mkOption { type = types.listOf types.str; default = [ ]; };
 
     services.openssh.enable = mkEnableOption "the SSH daemon";
+    services.openssh.ports = mkOption { type = types.listOf types.port; default = [ 22 ]; };
     users.users = mkOption { type = types.attrsOf types.anything; default = { }; };
     users.groups = mkOption { type = types.attrsOf types.anything; default = { }; };
     security.sudo = mkOption { type = types.anything; default = { }; };

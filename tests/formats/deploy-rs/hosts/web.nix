@@ -1,0 +1,4 @@
+{
+  networking.hostName = "web";
+  systemd.services.web = { wantedBy = [ "multi-user.target" ]; script = "exec sleep infinity"; };
+}

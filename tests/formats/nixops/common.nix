@@ -1,0 +1,4 @@
+{
+  boot.isContainer = true;
+  system.stateVersion = "24.05";
+}
