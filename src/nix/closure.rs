@@ -22,10 +22,9 @@ pub struct PathSize {
 
 impl Nix {
     /// Everything that a store path of the local store needs, itself included; what is referred to comes first.
-    pub async fn closure(&self, path: &StorePath) -> Result<Vec<PathSize>, NixError> {
-        // `nix path-info --json` would be one process, but its JSON changed with 2.19 and it is still experimental.
+    pub async fn requisites(&self, path: &StorePath) -> Result<Vec<StorePath>, NixError> {
         let paths = self.query(path, &["--requisites"], std::slice::from_ref(path)).await?;
-        let paths = paths
+        paths
             .lines()
             // Systems that can rebuild themselves offline refer to derivations: text files of no size.
             .filter(|line| !line.ends_with(".drv"))
@@ -33,7 +32,13 @@ impl Nix {
                 line.parse::<StorePath>()
                     .map_err(|_| NixError::ClosureAnswer { path: path.clone(), answer: line.into() })
             })
-            .collect::<Result<Vec<_>, _>>()?;
+            .collect()
+    }
+
+    /// The same with sizes.
+    pub async fn closure(&self, path: &StorePath) -> Result<Vec<PathSize>, NixError> {
+        // `nix path-info --json` would be one process, but its JSON changed with 2.19 and it is still experimental.
+        let paths = self.requisites(path).await?;
         let mut closure = Vec::with_capacity(paths.len());
         for batch in paths.chunks(BATCH) {
             let answer = self.query(path, &["--size"], batch).await?;

@@ -85,12 +85,12 @@ impl Node {
 
     /// Those that the closure uses, with their contents where the node does not decrypt them itself.
     async fn fetch_secrets(&self, nix: &Nix, toplevel: &StorePath) -> Result<Set, NodeError> {
-        let closure = nix.closure(toplevel).await.map_err(|source| NodeError::Copy {
+        let closure = nix.requisites(toplevel).await.map_err(|source| NodeError::Copy {
             node: self.name.clone(),
             toplevel: toplevel.clone(),
             source,
         })?;
-        let closure: BTreeSet<&StorePath> = closure.iter().map(|path| &path.path).collect();
+        let closure: BTreeSet<StorePath> = closure.into_iter().collect();
         let mut set = Set::default();
         for (name, spec) in self.spec.secrets.iter().filter(|(_, spec)| closure.contains(&spec.marker)) {
             set.add(self, name, spec)

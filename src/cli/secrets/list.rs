@@ -77,8 +77,7 @@ async fn closure(here: &Direct, spec: &NodeSpec) -> Option<BTreeSet<StorePath>> 
     if spec.secrets.is_empty() || !Path::new(spec.toplevel.as_str()).exists() {
         return None;
     }
-    let closure = here.nix.closure(&spec.toplevel).await.ok()?;
-    Some(closure.into_iter().map(|path| path.path).collect())
+    Some(here.nix.requisites(&spec.toplevel).await.ok()?.into_iter().collect())
 }
 
 fn recipients(spec: &NodeSpec, secret: &SecretSpec) -> BTreeSet<String> {
