@@ -11,7 +11,9 @@
 }:
 conf:
 let
-  extendLib = lib: if libOverlay == null then lib else lib.extend libOverlay;
+  extendLib = lib:
+    let ours = lib.extend (import ./dag.nix); in
+    if libOverlay == null then ours else ours.extend libOverlay;
   lib = extendLib (import (nixpkgs + "/lib"));
   pkgs = import nixpkgs ({ config = { }; overlays = [ ]; } // lib.optionalAttrs (deploySystem != null) { system = deploySystem; });
 
@@ -26,6 +28,10 @@ let
   evaluated = lib.evalModules {
     modules = [
       (import ./modules/fleet.nix { inherit nixpkgs extendLib; system = deploySystem; })
+      ./modules/public-address.nix
+      ./modules/ssh-access.nix
+      ./modules/vpn.nix
+      ./modules/dns.nix
       {
         _file = "driftless";
         # A name of its own: `pkgs` here would be taken for the packages of a node.
@@ -44,7 +50,7 @@ let
     node = name:
       let node = config.nodes.${name}; in
       if node.enabled
-      then import ./node-spec.nix node node.configuration.system.build.toplevel
+      then import ./node-spec.nix (import ./hooks.nix { inherit pkgs name; } node) node.configuration.system.build.toplevel
       else null;
   };
 

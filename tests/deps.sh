@@ -21,6 +21,7 @@ ps procps procps
 sudo sudo sudo'
 logins='doas opendoas doas
 tcsh tcsh tcsh'
+zones='named-checkzone bind9-utils named-checkzone, of BIND'
 base='debootstrap debootstrap debootstrap
 promtool prometheus promtool, of Prometheus'
 fuzzing='c++ g++ a C++ compiler'
@@ -36,6 +37,7 @@ $nodes" ;;
     test) needs="$needs
 $nodes
 $logins
+$zones
 $base" ;;
     bench) needs="$needs
 $nodes" ;;

@@ -21,6 +21,11 @@ in
         host = if (declared.hostIsSet or false) then declared.host else name;
         node = defaults.node // declared // { inherit host; };
       in
-      if node.enabled then import ../node-spec.nix node config.system.build.toplevel else null;
+      if node.enabled
+      then
+        import ../node-spec.nix
+          (import ../hooks.nix { inherit name; inherit (value.nixosConfigurations.${name}) pkgs; } node)
+          config.system.build.toplevel
+      else null;
   };
 }
