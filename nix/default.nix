@@ -35,8 +35,22 @@ let
       {
         _file = "driftless";
         # A name of its own: `pkgs` here would be taken for the packages of a node.
-        _module.args.nixus = { inherit pkgs extendLib; };
-        _module.args.pkgs = throw "A deployment has no `pkgs` of its own: inside a node it is the node's packages, outside use `nixus.pkgs` from the module argument `nixus`.";
+        config._module.args.nixus = { inherit pkgs extendLib; };
+        options.deployScript = lib.mkOption {
+          type = lib.types.package;
+          readOnly = true;
+          default = scriptFor manifest.names;
+          description = "The script that deploys every enabled node.";
+        };
+        config.defaults = { name, ... }: {
+          options.deployScript = lib.mkOption {
+            type = lib.types.package;
+            readOnly = true;
+            default = scriptFor [ name ];
+            description = "The script that deploys this node alone.";
+          };
+        };
+        config._module.args.pkgs = throw "A deployment has no `pkgs` of its own: inside a node it is the node's packages, outside use `nixus.pkgs` from the module argument `nixus`.";
       }
       { _file = fileOf conf; imports = [ conf ]; }
     ];

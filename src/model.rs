@@ -11,6 +11,7 @@ pub mod packages;
 pub mod revision;
 pub mod store_path;
 
+pub mod hook;
 pub mod manifest;
 pub mod node;
 pub mod release;

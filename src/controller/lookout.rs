@@ -17,6 +17,7 @@ use super::execute::Running;
 use super::{Desk, News, Options};
 use crate::config::{ObserveConfig, SshConfig};
 use crate::error_chain::error_chain;
+use crate::model::hook::HookPolicy;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::observed::{Contact, Elsewhere, NodeState, Observation, Observed};
@@ -35,6 +36,8 @@ pub struct Lookout {
     ssh: SshConfig,
     runtime_dir: PathBuf,
     at_a_time: Arc<Semaphore>,
+    /// Whether this controller runs hooks.
+    hooks: HookPolicy,
     watched: BTreeMap<NodeName, Watched>,
     /// The way over which each node answered last: where it is worked on until it answers where it is declared.
     ways: BTreeMap<NodeName, Way>,
@@ -75,6 +78,7 @@ impl Lookout {
             at_a_time: Arc::new(Semaphore::new(config.concurrency.max(1))),
             config,
             ssh: options.config.ssh.clone(),
+            hooks: options.config.source.hooks,
             runtime_dir: options.runtime_dir.clone(),
             watched: BTreeMap::new(),
             ways,
@@ -252,6 +256,8 @@ impl Lookout {
             nodes: self.watched.iter().filter_map(seen).collect(),
             in_flight: running.in_flight(),
             attempts: running.attempts(),
+            hook_failures: running.hook_failures(),
+            hooks: self.hooks,
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::hook::Hook;
 use super::name::Tag;
 use super::store_path::{DrvPath, StorePath};
 
@@ -94,6 +95,12 @@ pub struct NodeSpec {
     /// Derivations that must be realised before `closure_paths` exist.
     #[serde(default)]
     pub closure_drvs: Vec<DrvPath>,
+    /// What is run here around a switch, in this order.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
+    /// Longest time for each hook, seconds.
+    #[serde(with = "seconds", default = "defaults::hook_timeout")]
+    pub hook_timeout: Duration,
 }
 
 /// Whether silence of a node is a fault.
@@ -241,5 +248,8 @@ mod defaults {
     }
     pub fn health_timeout() -> Duration {
         Duration::from_secs(60)
+    }
+    pub fn hook_timeout() -> Duration {
+        Duration::from_secs(600)
     }
 }

@@ -12,6 +12,7 @@ use super::follow::{Following, KNOCK};
 use super::frame::{FrameError, Reply};
 use super::protocol::{Privilege, random_hex};
 use super::{Node, NodeError, Refusal};
+use crate::model::hook::{Hook, HookPoint};
 use crate::model::journal::{Deadlines, Entry, Phase, SwitchId};
 use crate::model::node::{Goal, HealthChecks, LastResort};
 use crate::model::observed::Stage;
@@ -41,6 +42,8 @@ pub struct Order {
     pub revision: String,
     /// Who asks, for the journal.
     pub asker: String,
+    /// What is run here before it; what comes after it is the asker's to run, when it knows how the switch ended.
+    pub hooks: Vec<Hook>,
 }
 
 impl Node {
@@ -52,8 +55,17 @@ impl Node {
         stage: &watch::Sender<Stage>,
     ) -> Result<Entry, NodeError> {
         stage.send_replace(Stage::Preparing);
+        let systems = (&order.toplevel, &order.expected);
+        self.hooks_before(&order.hooks, HookPoint::BeforeCopy, systems, stage).await?;
         let id = SwitchId::new(Timestamp::now(), rand::rng().random());
         self.push_rooted(nix, &order.toplevel, &id, stage).await?;
+        for point in [HookPoint::BeforeSecrets, HookPoint::BeforeSwitch] {
+            let ran = self.hooks_before(&order.hooks, point, systems, stage).await;
+            if ran.is_err() {
+                self.abandon(&id).await;
+            }
+            ran?;
+        }
         let nonce = random_hex();
         // From here on the node may be switching, whether or not its answer arrives: nobody ends this watch now.
         stage.send_replace(Stage::Switching { phase: Phase::Checking, detail: String::new() });

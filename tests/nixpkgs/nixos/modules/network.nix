@@ -1,6 +1,6 @@
-# The options of networks and name servers that modules for several nodes set, with the types of the real ones. Nothing is
-# made of them: a lab node has no WireGuard and no BIND.
-{ lib, ... }:
+# The options of networks and name servers that modules for several nodes set, with the types of the real ones. They become
+# files in /etc, so that a system has evaluated and built all of it; a lab node has no WireGuard and no BIND.
+{ lib, config, ... }:
 let
   inherit (lib) mkOption mkEnableOption types;
   list = mkOption { type = types.listOf types.str; default = [ ]; };
@@ -65,4 +65,17 @@ in
       };
     };
   };
+
+  config.environment.etc =
+    lib.mapAttrs' (name: interface: lib.nameValuePair "wireguard/${name}.json" { text = builtins.toJSON interface; })
+      config.networking.wg-quick.interfaces
+    // lib.mapAttrs' (name: host: lib.nameValuePair "ssh/known/${name}" { text = "${toString host.hostNames} ${host.publicKey}"; })
+      config.programs.ssh.knownHosts
+    // lib.mapAttrs' (name: zone: lib.nameValuePair "bind/${builtins.replaceStrings [ "/" ] [ "-" ] name}" { text = "${zone.file}"; })
+      config.services.bind.zones
+    // lib.concatMapAttrs
+      (name: user:
+        let keys = user.openssh.authorizedKeys.keys or [ ]; in
+        lib.optionalAttrs (keys != [ ]) { "ssh/authorized_keys.d/${name}".text = lib.concatLines keys; })
+      config.users.users;
 }
