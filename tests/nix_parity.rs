@@ -322,7 +322,7 @@ fn a_mistaken_access_names_option_node_and_file_and_fails_only_who_takes_part() 
         &["ssh.access.web.keys.k.hasAccessTo.db.bbo", "node db declares no user 'bbo'"],
     );
     mistaken(
-        "ssh.access.db.hostKeys.a = \"ssh-ed25519 A\"; ssh.access.web.keys.k = { publicKey = \"ssh-rsa A\\nssh-rsa B\"; hasAccessTo.db.root = true; };",
+        "nodes.db.configuration.services.openssh.enable = true; ssh.access.db.hostKeys.a = \"ssh-ed25519 A\"; ssh.access.web.keys.k = { publicKey = \"ssh-rsa A\\nssh-rsa B\"; hasAccessTo.db.root = true; };",
         &["db"],
         &["ssh.access.web.keys.k.publicKey", "public key on one line"],
     );
@@ -669,5 +669,24 @@ fn the_arguments_of_nixus_are_all_there() {
             "[ (d.web == d.config.nodes.web.deployScript) (d.drvPath == d.config.deployScript.drvPath) d.web.type (d.config.nodes.web.configuration ? _pkgs) ]",
         );
         assert_eq!(scripts, json!([true, true, "derivation", true]));
+    }
+}
+
+#[test]
+fn a_module_that_extends_every_node_is_a_default_like_any_other() {
+    let module = "defaults = { config, ... }: {
+           options.shelf = lib.mkOption { type = lib.types.int; default = 1; };
+           config.tags = [ \"shelf-${toString config.shelf}\" ];
+           config.configuration = { config, ... }: {
+             options.rack = lib.mkOption { type = lib.types.str; };
+             config.environment.etc.rack.text = config.rack;
+           };
+         };
+         nodes = { web = { shelf = 7; configuration.rack = \"r1\"; }; db.configuration = { rack = \"r2\"; }; };";
+    for nixpkgs in every_nixpkgs() {
+        let deployment = two_nodes(&nixpkgs, module);
+        let nodes = deployment.nodes();
+        assert_eq!([&nodes["web"]["tags"], &nodes["db"]["tags"]], [&json!(["shelf-7"]), &json!(["shelf-1"])]);
+        assert_eq!(ask(&deployment, "[ c.web.environment.etc.rack.text c.db.rack ]"), json!(["r1", "r2"]));
     }
 }
