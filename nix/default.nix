@@ -11,7 +11,9 @@
 }:
 conf:
 let
-  extendLib = lib: if libOverlay == null then lib else lib.extend libOverlay;
+  extendLib = lib:
+    let ours = lib.extend (import ./dag.nix); in
+    if libOverlay == null then ours else ours.extend libOverlay;
   lib = extendLib (import (nixpkgs + "/lib"));
   pkgs = import nixpkgs ({ config = { }; overlays = [ ]; } // lib.optionalAttrs (deploySystem != null) { system = deploySystem; });
 
@@ -26,11 +28,29 @@ let
   evaluated = lib.evalModules {
     modules = [
       (import ./modules/fleet.nix { inherit nixpkgs extendLib; system = deploySystem; })
+      ./modules/public-address.nix
+      ./modules/ssh-access.nix
+      ./modules/vpn.nix
+      ./modules/dns.nix
       {
         _file = "driftless";
         # A name of its own: `pkgs` here would be taken for the packages of a node.
-        _module.args.nixus = { inherit pkgs extendLib; };
-        _module.args.pkgs = throw "A deployment has no `pkgs` of its own: inside a node it is the node's packages, outside use `nixus.pkgs` from the module argument `nixus`.";
+        config._module.args.nixus = { inherit pkgs extendLib; };
+        options.deployScript = lib.mkOption {
+          type = lib.types.package;
+          readOnly = true;
+          default = scriptFor manifest.names;
+          description = "The script that deploys every enabled node.";
+        };
+        config.defaults = { name, ... }: {
+          options.deployScript = lib.mkOption {
+            type = lib.types.package;
+            readOnly = true;
+            default = scriptFor [ name ];
+            description = "The script that deploys this node alone.";
+          };
+        };
+        config._module.args.pkgs = throw "A deployment has no `pkgs` of its own: inside a node it is the node's packages, outside use `nixus.pkgs` from the module argument `nixus`.";
       }
       { _file = fileOf conf; imports = [ conf ]; }
     ];
@@ -46,7 +66,8 @@ let
       if node.enabled
       then
         import ./node-spec.nix
-          (node // { secrets = node.configuration.system.build.driftlessSecrets or { }; })
+          (import ./hooks.nix { inherit pkgs name; }
+            (node // { secrets = node.configuration.system.build.driftlessSecrets or { }; }))
           node.configuration.system.build.toplevel
       else null;
   };

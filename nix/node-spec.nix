@@ -1,5 +1,5 @@
-# One node's options and built system → its entry in the manifest. String contexts are kept: whoever writes the entry
-# into a derivation gets the system built, whoever prints it drops them.
+# One node's options (with the hooks of `hooks.nix`, where the format has any) and built system → its entry in the manifest.
+# String contexts are kept: whoever writes the entry into a derivation gets the system built, whoever prints it drops them.
 node: toplevel:
 {
   # Without its context: a context on a derivation path would build everything the derivation is made of.
@@ -14,6 +14,16 @@ node: toplevel:
   closureDrvs = builtins.concatMap
     (path: if path ? drvPath then [ (builtins.unsafeDiscardStringContext path.drvPath) ] else [ ])
     node.closurePaths;
+
+  # Realised where driftless runs, never copied to the node.
+  hooks = map
+    (hook: {
+      inherit (hook) name at;
+      script = "${hook.script}";
+      drv = builtins.unsafeDiscardStringContext hook.script.drvPath;
+    })
+    (node.hooks or [ ]);
+  inherit (node) hookTimeout;
 
   inherit (node)
     host port sshOptions hostKeys tags availability goal onDrift suspended hasFastConnection

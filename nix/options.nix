@@ -3,6 +3,7 @@
 { lib, hostDefault }:
 let
   inherit (lib) mkOption types;
+  inherit ((import ./dag.nix { } lib).types) dagOf;
 
   seconds = { "s" = 1; "m" = 60; "h" = 3600; "d" = 86400; };
   durationSyntax = "((0|[1-9][0-9]*)[smhd])+";
@@ -118,6 +119,17 @@ in
       example = { web = "curl -fsS http://localhost/"; };
       description = "Shell commands, run on the node, that must succeed after an activation.";
     };
+
+    deployScriptPhases = mkOption {
+      type = dagOf types.lines;
+      default = { };
+      example = lib.literalExpression ''{ drain = lib.dag.entryBefore [ "switch" ] "ssh lb.example.org drain web1"; }'';
+      description = ''
+        Hooks around the switch: bash, run on the machine that deploys, where `ssh "$HOST"` reaches the node. What comes
+        before `switch` can stop it by failing. A controller runs them only with `hooks = "run"` in its configuration.
+      '';
+    };
+    hookTimeout = duration 600 "How long each hook of `deployScriptPhases` may take.";
 
     reboot.policy = onlyYet "reboot.policy" "never" {
       type = types.enum [ "never" "when-required" "always" ];

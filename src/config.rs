@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use crate::model::format::Format;
+use crate::model::hook::HookPolicy;
 
 /// Where the configuration is looked for when `--config` is not given.
 pub const DEFAULT_PATH: &str = "/etc/driftless/driftless.toml";
@@ -84,6 +85,9 @@ pub struct SourceConfig {
     /// Longest time for one fetch.
     #[serde(default = "default::fetch_timeout", deserialize_with = "duration")]
     pub timeout: Duration,
+    /// Whether hooks from the repository are run here.
+    #[serde(default)]
+    pub hooks: HookPolicy,
 }
 
 /// How the nix programs are run.
@@ -225,7 +229,7 @@ impl Default for ServeConfig {
 
 impl fmt::Debug for SourceConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, branch, deployment, format, poll, timeout } = self;
+        let Self { url: _, branch, deployment, format, poll, timeout, hooks } = self;
         f.debug_struct("SourceConfig")
             .field("url", &self.display_url())
             .field("branch", branch)
@@ -233,6 +237,7 @@ impl fmt::Debug for SourceConfig {
             .field("format", format)
             .field("poll", poll)
             .field("timeout", timeout)
+            .field("hooks", hooks)
             .finish()
     }
 }

@@ -290,6 +290,7 @@ impl Controller {
                     revision: release.revision_of(name),
                     nix: self.nix.clone(),
                     metrics: self.metrics.clone(),
+                    hooks: self.options.config.source.hooks,
                 };
                 self.running.start(job, &self.desk);
             }

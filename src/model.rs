@@ -12,6 +12,7 @@ pub mod revision;
 pub mod store_path;
 
 pub mod format;
+pub mod hook;
 pub mod manifest;
 pub mod node;
 pub mod release;

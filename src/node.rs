@@ -12,6 +12,7 @@ mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod health;
+mod hooks;
 mod observe;
 mod preflight;
 mod protocol;
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::config::SshConfig;
+use crate::model::hook::HookPoint;
 use crate::model::journal::SwitchId;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
@@ -182,6 +184,19 @@ pub enum NodeError {
         #[source]
         source: Box<SecretError>,
     },
+    /// A hook of the deployment failed.
+    #[error("{node}: the hook {hook} {} failed{}", at.as_words(), consequence(*at))]
+    Hook {
+        /// The node.
+        node: NodeName,
+        /// Its name in `deployScriptPhases`.
+        hook: String,
+        /// When it ran.
+        at: HookPoint,
+        /// How, and what it said.
+        #[source]
+        source: crate::command::CommandError,
+    },
     /// The switch runs (or ran) on the node, and it cannot be reached any more.
     #[error(
         "{node}: lost touch with switch {id} for {seconds} s; the node decides alone, its journal will say how"
@@ -216,6 +231,15 @@ fn said_by(stderr: &str) -> String {
     if stderr.is_empty() { String::new() } else { format!(" (it said: {stderr})") }
 }
 
+fn consequence(at: HookPoint) -> &'static str {
+    match at {
+        HookPoint::BeforeCopy | HookPoint::BeforeSecrets | HookPoint::BeforeSwitch => {
+            ", so the node was not switched"
+        }
+        HookPoint::AfterSwitch => "",
+    }
+}
+
 impl NodeError {
     /// Whether the same question may get an answer in a moment: the connection broke, or a shell or sudo that is being
     /// replaced said something else.
@@ -239,6 +263,7 @@ impl NodeError {
             | Self::NoSpace { .. }
             | Self::Copy { .. }
             | Self::Secret { .. }
+            | Self::Hook { .. }
             | Self::Runtime { .. } => false,
         }
     }

@@ -12,7 +12,7 @@
 //! 3. *Is there a system to want?* See [`target`]: while the new one is not ready, the last good one stays in force.
 //! 4. *Is the node that system?* Then what is left to say comes from the release or from what only a reboot or a person
 //!    can cure, and from where it answers ([`ways`]). A node that is in sync is in sync, suspended or not.
-//! 5. *Does a person want it left alone?* Suspended, pinned.
+//! 5. *Does a person want it left alone?* Suspended, pinned. *May what belongs to it be run here?* Hooks.
 //! 6. *Has it been tried?* Given up, backoff ([`backoff`]).
 //! 7. *Was it booted once?* Then its proof is all that is missing, and what people asked for: pins and `healAfter` do not
 //!    hold it back. Before the reboot the node waits for that.
@@ -41,6 +41,7 @@ use jiff::Timestamp;
 
 use crate::model::decision::{Action, Decision, Hold, Plan};
 use crate::model::drift::DriftKind;
+use crate::model::hook::HookPolicy;
 use crate::model::journal::{Entry, PinEnd};
 use crate::model::name::NodeName;
 use crate::model::node::{NodeSpec, OnDrift};
@@ -112,6 +113,7 @@ fn boundary(decision: &Decision) -> Option<Timestamp> {
             | Hold::Unreachable { .. }
             | Hold::WrongMachine { .. }
             | Hold::Suspended { .. }
+            | Hold::HooksRefused { .. }
             | Hold::Evaluating
             | Hold::NotEvaluated { .. }
             | Hold::Building
@@ -123,6 +125,7 @@ fn boundary(decision: &Decision) -> Option<Timestamp> {
             | Hold::InFlightLimit { .. }
             | Hold::Elsewhere { .. }
             | Hold::AwaitingReboot
+            | Hold::HookFailed { .. }
             | Hold::RebootRequired
             | Hold::Degraded { .. } => None,
         },
@@ -171,6 +174,7 @@ impl<'a> Question<'a> {
         if seen.state.staged.as_ref() == Some(toplevel) {
             return Err(Hold::AwaitingReboot.into());
         }
+        self.hooks_may_run(spec, toplevel, seen.state)?;
         let to_be_proven = history::is_to_be_proven(toplevel, seen.state);
         if !to_be_proven {
             self.released_by_people(toplevel, seen)?;
@@ -257,6 +261,11 @@ impl<'a> Question<'a> {
             let (at, error) = (elsewhere.at.clone(), elsewhere.error.clone());
             return Err(Hold::Elsewhere { at, error }.into());
         }
+        // Nobody else would tell: the node itself is well.
+        if let Some(failed) = self.observed.hook_failures.get(self.name).filter(|at| at.toplevel == *toplevel)
+        {
+            return Err(Hold::HookFailed { error: failed.error.clone() }.into());
+        }
         let kinds = drift::kinds(Some(toplevel), spec, state);
         if kinds.contains(&DriftKind::Degraded) {
             return Err(Hold::Degraded { units: drift::failed_units(spec, state) }.into());
@@ -265,6 +274,20 @@ impl<'a> Question<'a> {
             return Err(Hold::RebootRequired.into());
         }
         Err(Decision::InSync)
+    }
+
+    fn hooks_may_run(
+        &self,
+        spec: &NodeSpec,
+        toplevel: &StorePath,
+        state: &NodeState,
+    ) -> Result<(), Decision> {
+        match (self.observed.hooks, spec.hooks_around(toplevel, &state.running)) {
+            (HookPolicy::Run, _) | (HookPolicy::Refuse, []) => Ok(()),
+            (HookPolicy::Refuse, hooks) => {
+                Err(Hold::HooksRefused { hooks: hooks.iter().map(|hook| hook.name.clone()).collect() }.into())
+            }
+        }
     }
 
     fn released_by_people(&self, toplevel: &StorePath, seen: Seen<'_>) -> Result<(), Decision> {

@@ -242,6 +242,12 @@ fn after_hold(name: &NodeName, hold: &Hold) -> String {
         Hold::AwaitingReboot => {
             "The next reboot boots it once; it becomes the boot default when it has proven itself.".into()
         }
+        Hold::HooksRefused { .. } => format!(
+            "Nothing until source.hooks = \"run\" in driftless.toml; `driftless deploy --on {name}` does it by hand."
+        ),
+        Hold::HookFailed { .. } => {
+            format!("Hooks are not run again for the same system; `driftless retry {name}` ends this.")
+        }
         Hold::RebootRequired => "It is what Git says after a reboot.".into(),
         Hold::Degraded { .. } => format!("Nothing by itself; see `driftless ssh {name}`."),
     }

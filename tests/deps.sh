@@ -22,6 +22,7 @@ sudo sudo sudo'
 logins='doas opendoas doas
 tcsh tcsh tcsh'
 secrets='age age age'
+zones='named-checkzone bind9-utils named-checkzone, of BIND'
 base='debootstrap debootstrap debootstrap
 promtool prometheus promtool, of Prometheus'
 fuzzing='c++ g++ a C++ compiler'
@@ -38,6 +39,7 @@ $nodes" ;;
 $nodes
 $logins
 $secrets
+$zones
 $base" ;;
     bench) needs="$needs
 $nodes" ;;

@@ -65,6 +65,7 @@ impl Region {
             goal: Goal::Switch,
             revision: "0123456789abcdef0123456789abcdef01234567".into(),
             asker: "controller test".into(),
+            hooks: Vec::new(),
         }
     }
 

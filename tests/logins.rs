@@ -68,6 +68,7 @@ impl World {
             goal: Goal::Switch,
             revision: "-".into(),
             asker: "controller test".into(),
+            hooks: Vec::new(),
         };
         let nix = Nix::new(&NixConfig::default(), self.state.path()).unwrap();
         let (show, _stage) = watch::channel(Stage::Preparing);

@@ -18,50 +18,50 @@ use tempfile::TempDir;
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What a NixOS of any kind needs in order to evaluate.
-const BASE: &str = "boot.isContainer = true; system.stateVersion = \"24.05\";";
+pub(crate) const BASE: &str = "boot.isContainer = true; system.stateVersion = \"24.05\";";
 
-fn project() -> &'static Path {
+pub(crate) fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn our_nixpkgs() -> PathBuf {
+pub(crate) fn our_nixpkgs() -> PathBuf {
     project().join("tests/nixpkgs")
 }
 
 /// Ours, and the real one where the environment names it.
-fn every_nixpkgs() -> Vec<PathBuf> {
+pub(crate) fn every_nixpkgs() -> Vec<PathBuf> {
     let real = std::env::var_os("DRIFTLESS_TEST_NIXPKGS").map(PathBuf::from);
     std::iter::once(our_nixpkgs()).chain(real).collect()
 }
 
 /// A folder with the files of one deployment, and the nixpkgs it finds as `<nixpkgs>`.
-struct Deployment {
+pub(crate) struct Deployment {
     folder: TempDir,
     nixpkgs: PathBuf,
 }
 
 impl Deployment {
-    fn file(nixpkgs: &Path, text: &str) -> Self {
+    pub(crate) fn file(nixpkgs: &Path, text: &str) -> Self {
         let deployment = Self { folder: tempfile::tempdir().unwrap(), nixpkgs: nixpkgs.to_owned() };
         deployment.write("deployment.nix", text);
         deployment
     }
 
     /// A deployment in our format; `body` is what stands in the outer braces.
-    fn ours(nixpkgs: &Path, body: &str) -> Self {
+    pub(crate) fn ours(nixpkgs: &Path, body: &str) -> Self {
         let entry = project().display();
         Self::file(nixpkgs, &format!("import {entry} {{ }} ({{ config, lib, ... }}: {{ {body} }})"))
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         fs::write(self.path().join(name), text).unwrap();
     }
 
-    fn command(&self, program: &str) -> assert_cmd::Command {
+    pub(crate) fn command(&self, program: &str) -> assert_cmd::Command {
         let mut command = assert_cmd::Command::new(program);
         command
             .current_dir(self.path())
@@ -74,7 +74,7 @@ impl Deployment {
         command
     }
 
-    fn manifest_of(&self, source: &[&str], want: &[&str]) -> Output {
+    pub(crate) fn manifest_of(&self, source: &[&str], want: &[&str]) -> Output {
         self.command("nix-instantiate")
             .args(["--eval", "--strict", "--json", "--read-write-mode"])
             .arg(project().join("nix/manifest.nix"))
@@ -85,20 +85,20 @@ impl Deployment {
             .unwrap()
     }
 
-    fn manifest(&self, want: &[&str]) -> Output {
+    pub(crate) fn manifest(&self, want: &[&str]) -> Output {
         let file = self.path().join("deployment.nix");
         self.manifest_of(&["--argstr", "deployment", &file.display().to_string()], want)
     }
 
-    fn names(&self) -> Value {
+    pub(crate) fn names(&self) -> Value {
         parsed(&self.manifest(&["names"]))
     }
 
-    fn nodes(&self) -> Value {
+    pub(crate) fn nodes(&self) -> Value {
         parsed(&self.manifest(&["nodes"]))["nodes"].take()
     }
 
-    fn only(&self, names: &[&str]) -> Output {
+    pub(crate) fn only(&self, names: &[&str]) -> Output {
         self.manifest(&["nodes", "--argstr", "nodes", &json!(names).to_string()])
     }
 
@@ -109,17 +109,17 @@ impl Deployment {
     }
 }
 
-fn parsed(output: &Output) -> Value {
+pub(crate) fn parsed(output: &Output) -> Value {
     assert!(output.status.success(), "{}", stderr(output));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Asserts that the evaluation failed and that the message has all of `parts`.
-fn refused(output: &Output, parts: &[&str]) {
+pub(crate) fn refused(output: &Output, parts: &[&str]) {
     let message = stderr(output);
     assert!(!output.status.success(), "it was accepted");
     for part in parts {
@@ -147,7 +147,7 @@ fn a_node_without_options_has_the_documented_defaults() {
                 "ignoreFailingSystemdUnits": false, "ignoreUnits": [], "privilegeEscalationCommand": ["sudo"],
                 "healthChecks": { "units": [], "commands": {} }, "reboot": { "policy": "never", "unproven": false },
                 "buildOnTarget": false, "machineId": null, "lastResort": "reboot",
-                "closurePaths": [], "closureDrvs": [], "secrets": {},
+                "closurePaths": [], "closureDrvs": [], "secrets": {}, "hooks": [], "hookTimeout": 600,
             })
         );
     }
@@ -169,7 +169,7 @@ fn every_option_reaches_the_manifest() {
                   ignoreFailingSystemdUnits = true; ignoreUnits = [ "x.service" ];
                   privilegeEscalationCommand = [ "doas" "-n" ];
                   healthChecks = {{ units = [ "nginx.service" ]; commands.up = "true"; }};
-                  lastResort = "none";
+                  lastResort = "none"; hookTimeout = "20m";
                   reboot.unproven = true;
                   machineId = "0123456789abcdef0123456789abcdef";
                   closurePaths = [ (pkgs.writeText "extra" "x") ];
@@ -192,7 +192,7 @@ fn every_option_reaches_the_manifest() {
             "privilegeEscalationCommand": ["doas", "-n"],
             "healthChecks": { "units": ["nginx.service"], "commands": { "up": "true" } },
             "reboot": { "policy": "never", "unproven": true }, "buildOnTarget": false, "lastResort": "none",
-            "machineId": "0123456789abcdef0123456789abcdef",
+            "machineId": "0123456789abcdef0123456789abcdef", "hookTimeout": 1200,
         });
         for (option, value) in expected.as_object().unwrap() {
             assert_eq!(&web[option], value, "{option}");
@@ -250,8 +250,9 @@ fn a_node_is_built_from_its_own_nixpkgs() {
             "old/nixos/lib/eval-config.nix",
             r#"{ system, lib, modules, specialArgs }:
                lib.evalModules { inherit specialArgs; modules = modules ++ [ ({ config, ... }: {
-                 options = { mark = lib.mkOption { type = lib.types.str; }; }
-                   // lib.genAttrs [ "system" "users" "assertions" ] (_: lib.mkOption { type = lib.types.anything; });
+                 config._module.check = false;
+                 options.mark = lib.mkOption { type = lib.types.str; };
+                 options.system = lib.mkOption { type = lib.types.raw; };
                  config.system.build.toplevel = derivation {
                    inherit system; name = "nixos-system-${config.mark}"; builder = "/bin/sh"; };
                }) ]; } // { pkgs = { }; }"#,

@@ -110,6 +110,7 @@ impl Bench {
             goal,
             revision: "0123456789abcdef0123456789abcdef01234567".into(),
             asker: "controller test".into(),
+            hooks: Vec::new(),
         }
     }
 

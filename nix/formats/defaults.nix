@@ -4,17 +4,20 @@ let
   anyType = { };
   lib = {
     mkOption = option: { isOption = true; } // option;
+    literalExpression = text: text;
     types = {
       bool = anyType;
       str = anyType;
       int = anyType;
       port = anyType;
       package = anyType;
+      lines = anyType;
       ints = { unsigned = anyType; positive = anyType; };
       enum = _: anyType;
       nullOr = _: anyType;
       listOf = _: anyType;
       attrsOf = _: anyType;
+      submodule = _: anyType;
       oneOf = _: anyType;
       either = _: _: anyType;
       strMatching = _: anyType;

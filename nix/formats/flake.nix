@@ -24,6 +24,11 @@ in
         secrets = config.system.build.driftlessSecrets or { };
         node = defaults.node // declared // { inherit host secrets; };
       in
-      if node.enabled then import ../node-spec.nix node config.system.build.toplevel else null;
+      if node.enabled
+      then
+        import ../node-spec.nix
+          (import ../hooks.nix { inherit name; inherit (value.nixosConfigurations.${name}) pkgs; } node)
+          config.system.build.toplevel
+      else null;
   };
 }

@@ -40,11 +40,13 @@ in
         if (node.configuration.secrets.files or { }) != { }
         then throw "node '${name}' has `secrets.files` of nixus itself, which only nixus's own script sends; import driftless in place of nixus, and they are declared as before"
         else import ../node-spec.nix
-          (defaults.node // { host = name; } // known // {
+          (import ../hooks.nix { inherit name; pkgs = node.configuration._pkgs; } (defaults.node // { host = name; } // known // {
             switchTimeout = unlessDefault 60 defaults.node.switchTimeout (node.switchTimeout or 60);
             successTimeout = unlessDefault 20 defaults.node.successTimeout (node.successTimeout or 20);
             closurePaths = builtins.filter (path: isOurs path && "${path}" != toplevel.outPath) (node.closurePaths or [ ]);
-          })
+            # nixus's own phases are among them; they are our steps.
+            deployScriptPhases = removeAttrs (node.deployScriptPhases or { }) [ "copy-closure" "secrets" "switch" ];
+          }))
           toplevel
       else null;
   };

@@ -39,5 +39,9 @@ in
     };
   };
 
+  # Unlike nixus, nothing here forces `systemd.services.sshd.stopIfChanged`. nixus wants an sshd that a new system broke to be
+  # noticed. It is noticed without: NixOS restarts a changed sshd at the end of the activation, a socket starts the new one
+  # for each login, and contact is a login that began after that. Stopping it first would leave the node without any sshd
+  # while it activates, for as long as a hanging activation takes, and newer NixOS has a unit that does not stand it.
   config._module.args.pkgs = config.configuration._pkgs;
 }

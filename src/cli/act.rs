@@ -14,6 +14,7 @@ use super::direct::Direct;
 use super::ending::{Ending, Endings};
 use super::progress::Progress;
 use crate::error_chain::error_chain;
+use crate::model::hook::HookPoint;
 use crate::model::journal::{Entry, Outcome, PIN_FOR, Pin, PinEnd};
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
@@ -131,12 +132,20 @@ impl Acting {
         if let Err(error) = node.pin(&pin).await {
             return Ending::of_error(name, error);
         }
-        let ending = match self.watched(node, &order).await {
-            Ok(entry) => Ending::of_entry(&entry, done),
-            Err(error) => Ending::of_error(name, error),
+        let entry = match self.watched(node, &order).await {
+            Ok(entry) => entry,
+            Err(error) => {
+                let ending = Ending::of_error(name, error);
+                unpin_unless_done(node, &ending).await;
+                return ending;
+            }
         };
+        let ending = Ending::of_entry(&entry, done);
         unpin_unless_done(node, &ending).await;
-        ending
+        match self.watched_hooks(node, &order, &entry).await {
+            Ok(()) => ending,
+            Err(error) => ending.and_hook_failed(name, &error),
+        }
     }
 }
 
@@ -180,6 +189,20 @@ impl Acting {
             ended
         };
         tokio::join!(deploy, self.progress.follow(node.name(), stages)).0
+    }
+
+    /// Runs the hooks after a switch, and shows what they say.
+    async fn watched_hooks(&self, node: &Node, order: &Order, entry: &Entry) -> Result<(), NodeError> {
+        if !order.hooks.iter().any(|hook| hook.at == HookPoint::AfterSwitch) {
+            return Ok(());
+        }
+        let (sender, stages) = watch::channel(Stage::Preparing);
+        let run = async {
+            let ended = node.hooks_after(&order.hooks, entry, &sender).await;
+            drop(sender);
+            ended
+        };
+        tokio::join!(run, self.progress.follow(node.name(), stages)).0
     }
 }
 

@@ -176,7 +176,13 @@ fn wish(spec: &NodeSpec, state: &NodeState, goal: node::Goal, revision: String, 
     if drift::is_installed(&spec.toplevel, goal, state) {
         return Wish::Secrets;
     }
-    let order =
-        Order { toplevel: spec.toplevel.clone(), expected: state.running.clone(), goal, revision, asker };
+    let order = Order {
+        toplevel: spec.toplevel.clone(),
+        expected: state.running.clone(),
+        goal,
+        revision,
+        asker,
+        hooks: spec.hooks_around(&spec.toplevel, &state.running).to_vec(),
+    };
     Wish::Switch { order, until: act::in_an_hour() }
 }

@@ -76,12 +76,11 @@ impl Ending {
             | NodeError::NoSpace { .. }
             | NodeError::Copy { .. }
             | NodeError::Secret { .. }
+            | NodeError::Hook { .. }
             | NodeError::NoRoot { .. }
             | NodeError::Runtime { .. } => Log::None,
         };
-        let text = error_chain(&error);
-        let why = text.strip_prefix(&format!("{name}: ")).unwrap_or(&text).to_owned();
-        Self::Failed { word: "failed", why, log }
+        Self::Failed { word: "failed", why: of_node(name, &error), log }
     }
 
     /// What a node's journal says of a switch.
@@ -97,6 +96,18 @@ impl Ending {
             Some(Outcome::Interfered) => failed("interfered"),
             Some(Outcome::Interrupted) => failed("interrupted"),
             None => failed("unfinished"),
+        }
+    }
+
+    /// The same, and then a hook failed.
+    #[must_use]
+    pub fn and_hook_failed(self, name: &NodeName, error: &NodeError) -> Self {
+        let said = of_node(name, error);
+        match self {
+            Self::Done { word, .. } => Self::failed("hook failed", format!("it is {word}, but {said}")),
+            Self::Staged => Self::failed("hook failed", format!("it is staged, but {said}")),
+            Self::Left { why } => Self::failed("hook failed", format!("{why}; {said}")),
+            Self::Failed { word, why, log } => Self::Failed { word, why: format!("{why}; and {said}"), log },
         }
     }
 
@@ -126,6 +137,12 @@ impl Ending {
             Self::Failed { .. } => progress.end(name, Ended::Badly, &line),
         }
     }
+}
+
+/// An error without the name of its node, which is said by whoever shows it.
+fn of_node(name: &NodeName, error: &NodeError) -> String {
+    let text = error_chain(error);
+    text.strip_prefix(&format!("{name}: ")).unwrap_or(&text).to_owned()
 }
 
 /// Prints the summary. An error if any node failed: which, why, and the next command.

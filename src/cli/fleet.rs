@@ -16,6 +16,7 @@ use super::progress::{Progress, Show, Waiting};
 use super::{Global, packages};
 use crate::config::ServeConfig;
 use crate::model::decision::Decision;
+use crate::model::hook::HookPolicy;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::observed::Observed;
@@ -107,7 +108,7 @@ async fn look(global: &Global, origin: &Origin, args: &FleetArgs, depth: Depth) 
         nodes.values_mut().filter_map(|seen| seen.state.as_mut()).for_each(|state| state.pin = None);
     }
     let nodes = nodes.into_iter().map(|(name, seen)| (name, Arc::new(seen))).collect();
-    let observed = Observed { nodes, ..Observed::default() };
+    let observed = Observed { nodes, hooks: HookPolicy::Run, ..Observed::default() };
     let now = Timestamp::now();
     let plan = plan::plan(&release, &observed, now);
     let pass = Pass { release: &release, observed: &observed, plan: &plan, now };

@@ -177,7 +177,9 @@ pub fn fine(stage: &Stage) -> String {
             format!("copying {} of {}", bytes(*done), bytes(*total))
         }
         Stage::Copying { bytes: done, total: _ } if *done > 0 => format!("copying {}", bytes(*done)),
-        Stage::Preparing | Stage::Copying { .. } | Stage::Switching { .. } => coarse(stage),
+        Stage::Preparing | Stage::Copying { .. } | Stage::Hook { .. } | Stage::Switching { .. } => {
+            coarse(stage)
+        }
     }
 }
 
@@ -187,6 +189,8 @@ fn coarse(stage: &Stage) -> String {
         Stage::Preparing => "preparing".into(),
         Stage::Copying { bytes: _, total } if *total > 0 => format!("copying {}", bytes(*total)),
         Stage::Copying { .. } => "copying".into(),
+        Stage::Hook { name, said, .. } if said.is_empty() => format!("hook {name}"),
+        Stage::Hook { name, said, .. } => format!("{name}: {said}"),
         Stage::Switching { phase, detail } if detail.is_empty() => phase.as_str().into(),
         Stage::Switching { phase, detail } => format!("{}: {detail}", phase.as_str()),
     }

@@ -71,6 +71,8 @@ fn wish(state: &NodeState, asker: String) -> Wish {
         goal: Goal::Switch,
         revision: act::revision_of(previous, state),
         asker,
+        // They belong to what is declared, and that is not what it goes back to.
+        hooks: Vec::new(),
     };
     // What runs now is what Git wants: when Git wants something else, the controller takes over again.
     Wish::Switch { order, until: PinEnd::NextRelease(state.running.clone()) }

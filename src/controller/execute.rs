@@ -13,6 +13,7 @@ use super::clock::moved;
 use super::{Desk, News, counted};
 use crate::error_chain::error_chain;
 use crate::model::decision::Action;
+use crate::model::hook::{Hook, HookFailure, HookPoint, HookPolicy};
 use crate::model::journal::{Entry, Outcome};
 use crate::model::name::NodeName;
 use crate::model::node::Goal;
@@ -34,6 +35,7 @@ const LOOK: Duration = Duration::from_secs(20);
 pub struct Running {
     actions: BTreeMap<NodeName, Acting>,
     attempts: BTreeMap<NodeName, Attempt>,
+    hook_failures: BTreeMap<NodeName, HookFailure>,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,8 @@ pub struct Job {
     pub nix: Nix,
     /// Where it is counted.
     pub metrics: Arc<Metrics>,
+    /// Whether hooks are run.
+    pub hooks: HookPolicy,
 }
 
 /// An action that ended.
@@ -68,6 +72,8 @@ pub struct Ended {
     pub toplevel: StorePath,
     /// The journal's entry, or why there is none.
     pub outcome: Result<Entry, NodeError>,
+    /// How the hooks after it ended.
+    pub hooks: Result<(), NodeError>,
     /// The node right after it.
     pub seen: Look,
 }
@@ -91,19 +97,22 @@ impl Running {
     /// Takes in the end of an action.
     pub fn end(&mut self, ended: &Ended) {
         self.actions.remove(&ended.node);
+        self.hook_failures.remove(&ended.node);
+        if let Err(error) = &ended.hooks {
+            let failure = HookFailure { toplevel: ended.toplevel.clone(), error: said(&ended.node, error) };
+            self.hook_failures.insert(ended.node.clone(), failure);
+        }
         match &ended.outcome {
             Ok(_) => {
                 self.attempts.remove(&ended.node);
             }
             Err(error) => {
-                let said = error_chain(error);
-                let said = said.strip_prefix(&format!("{}: ", ended.node)).unwrap_or(&said).to_owned();
                 let before = self.attempts.get(&ended.node).filter(|old| old.toplevel == ended.toplevel);
                 let attempt = Attempt {
                     toplevel: ended.toplevel.clone(),
                     failures: before.map_or(0, |old| old.failures).saturating_add(1),
                     last: Timestamp::now(),
-                    error: said,
+                    error: said(&ended.node, error),
                 };
                 self.attempts.insert(ended.node.clone(), attempt);
             }
@@ -135,6 +144,11 @@ impl Running {
         self.attempts.clone()
     }
 
+    /// Hooks that failed after a switch.
+    pub fn hook_failures(&self) -> BTreeMap<NodeName, HookFailure> {
+        self.hook_failures.clone()
+    }
+
     /// This host's clock was stepped.
     pub fn clock_stepped(&mut self, by: SignedDuration) {
         self.attempts.values_mut().for_each(|attempt| attempt.last = moved(attempt.last, by));
@@ -144,11 +158,13 @@ impl Running {
     /// What failed on the way to a node no longer holds anything up.
     pub fn forget_attempts(&mut self) {
         self.attempts.clear();
+        self.hook_failures.clear();
     }
 
     /// What failed on the way to a node that is declared no more is nobody's concern.
     pub fn forget_attempts_except(&mut self, release: &Release) {
         self.attempts.retain(|name, _| release.nodes.contains_key(name));
+        self.hook_failures.retain(|name, _| release.nodes.contains_key(name));
     }
 
     /// Stops watching the switches that are still running: each node decides alone, or with a successor.
@@ -161,11 +177,14 @@ impl Running {
     /// Ends what has not reached its node's switch yet; a running switch is never ended.
     pub fn cancel_unstarted(&mut self) {
         self.actions.retain(|_, acting| {
-            let switching = matches!(*acting.stage.borrow(), Stage::Switching { .. });
-            if !switching {
+            let begun = match *acting.stage.borrow() {
+                Stage::Switching { .. } | Stage::Hook { at: HookPoint::AfterSwitch, .. } => true,
+                Stage::Preparing | Stage::Copying { .. } | Stage::Hook { .. } => false,
+            };
+            if !begun {
                 acting.task.abort();
             }
-            switching
+            begun
         });
     }
 }
@@ -179,19 +198,15 @@ async fn perform(
 ) {
     tracing::info!(%toplevel, "started");
     let act = async {
-        match &job.action {
-            Action::Deploy { toplevel, expected, goal } => {
-                let order = Order {
-                    toplevel: toplevel.clone(),
-                    expected: expected.clone(),
-                    goal: *goal,
-                    revision: job.revision.clone(),
-                    asker: CONTROLLER.to_owned(),
-                };
-                job.node.deploy(&job.nix, &order, &show).await
+        let outcome = switch(&job, &show).await;
+        let hooks = match &outcome {
+            Ok(entry) => {
+                let hooks = hooks(&job, &entry.system, &entry.previous);
+                job.node.hooks_after(hooks, entry, &show).await
             }
-            Action::Attach { id, .. } => job.node.attach(id, &show).await,
-        }
+            Err(_) => Ok(()),
+        };
+        (outcome, hooks)
     };
     let mut meter = DeploymentMeter::start(job.metrics.clone(), goal);
     let mut shown = Instant::now();
@@ -199,23 +214,58 @@ async fn perform(
         while stage.changed().await.is_ok() {
             let stage = stage.borrow_and_update().clone();
             meter.stage(&stage);
-            let copying = matches!(stage, Stage::Copying { .. });
-            if !copying || shown.elapsed() > SHOW {
+            let chatting = matches!(stage, Stage::Copying { .. } | Stage::Hook { .. });
+            if !chatting || shown.elapsed() > SHOW {
                 shown = Instant::now();
                 desk.look_again();
             }
         }
     };
-    let outcome = tokio::select! {
-        outcome = act => outcome,
+    let (outcome, hooks) = tokio::select! {
+        ended = act => ended,
         () = announce => unreachable!("the sender of stages lives as long as the action"),
     };
     meter.ended(counted::deployment(&outcome));
     report(&outcome);
+    if let Err(error) = &hooks {
+        tracing::error!(error = error as &dyn std::error::Error, "a hook failed after the switch");
+    }
     // Looked at before it counts as over, so that the next plan does not act on what was there before.
     let seen = job.node.look(LOOK).await;
     let node = job.node.name().clone();
-    desk.hand_in(News::Ended(Box::new(Ended { node, toplevel, outcome, seen })));
+    desk.hand_in(News::Ended(Box::new(Ended { node, toplevel, outcome, hooks, seen })));
+}
+
+/// Copies and switches, or watches what is switching.
+async fn switch(job: &Job, show: &watch::Sender<Stage>) -> Result<Entry, NodeError> {
+    match &job.action {
+        Action::Deploy { toplevel, expected, goal } => {
+            let order = Order {
+                toplevel: toplevel.clone(),
+                expected: expected.clone(),
+                goal: *goal,
+                revision: job.revision.clone(),
+                asker: CONTROLLER.to_owned(),
+                hooks: hooks(job, toplevel, expected).to_vec(),
+            };
+            job.node.deploy(&job.nix, &order, show).await
+        }
+        Action::Attach { id, .. } => job.node.attach(id, show).await,
+    }
+}
+
+/// The hooks that are run around a switch; the plan has seen to it that none is left out unasked.
+fn hooks<'a>(job: &'a Job, toplevel: &StorePath, running: &StorePath) -> &'a [Hook] {
+    match job.hooks {
+        HookPolicy::Run => job.node.spec().hooks_around(toplevel, running),
+        HookPolicy::Refuse => &[],
+    }
+}
+
+/// An error without the name of its node, which is said by whoever shows it.
+fn said(node: &NodeName, error: &NodeError) -> String {
+    let said = error.hook_in_one_line().unwrap_or_else(|| error_chain(error));
+    said.strip_prefix(&format!("{node}: ")).unwrap_or(&said).to_owned()
 }
 
 fn report(outcome: &Result<Entry, NodeError>) {

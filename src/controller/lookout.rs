@@ -17,6 +17,7 @@ use super::execute::Running;
 use super::{Desk, News, Options};
 use crate::config::{ObserveConfig, SshConfig};
 use crate::error_chain::error_chain;
+use crate::model::hook::HookPolicy;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::observed::{Contact, Elsewhere, NodeState, Observation, Observed};
@@ -37,6 +38,8 @@ pub struct Lookout {
     keyring: Keyring,
     runtime_dir: PathBuf,
     at_a_time: Arc<Semaphore>,
+    /// Whether this controller runs hooks.
+    hooks: HookPolicy,
     watched: BTreeMap<NodeName, Watched>,
     /// The way over which each node answered last: where it is worked on until it answers where it is declared.
     ways: BTreeMap<NodeName, Way>,
@@ -78,6 +81,7 @@ impl Lookout {
             config,
             ssh: options.config.ssh.clone(),
             keyring: Keyring::new(&options.config.secrets.identity_files),
+            hooks: options.config.source.hooks,
             runtime_dir: options.runtime_dir.clone(),
             watched: BTreeMap::new(),
             ways,
@@ -256,6 +260,8 @@ impl Lookout {
             nodes: self.watched.iter().filter_map(seen).collect(),
             in_flight: running.in_flight(),
             attempts: running.attempts(),
+            hook_failures: running.hook_failures(),
+            hooks: self.hooks,
         }
     }
 

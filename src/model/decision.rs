@@ -124,6 +124,11 @@ pub enum Hold {
         /// Until when.
         until: PinEnd,
     },
+    /// It has hooks, and this controller may not run any.
+    HooksRefused {
+        /// Their names.
+        hooks: Vec<String>,
+    },
     /// Its system is being evaluated.
     Evaluating,
     /// Its system does not evaluate.
@@ -191,6 +196,11 @@ pub enum Hold {
     },
     /// The next boot starts the right system, once: it becomes the default when it has proven itself then.
     AwaitingReboot,
+    /// Right system, but a hook after its switch failed.
+    HookFailed {
+        /// Which, and what it said.
+        error: String,
+    },
     /// Right system, but only a reboot starts it or its kernel.
     RebootRequired,
     /// Right system, but units have failed.
@@ -202,13 +212,14 @@ pub enum Hold {
 
 impl Hold {
     /// Every reason's word, for metrics that must exist at 0.
-    pub const REASONS: [&'static str; 21] = [
+    pub const REASONS: [&'static str; 23] = [
         "no-host",
         "not-observed",
         "unreachable",
         "wrong-machine",
         "suspended",
         "pinned",
+        "hooks-refused",
         "evaluating",
         "not-evaluated",
         "building",
@@ -222,6 +233,7 @@ impl Hold {
         "in-flight-limit",
         "elsewhere",
         "awaiting-reboot",
+        "hook-failed",
         "reboot-required",
         "degraded",
     ];
@@ -237,6 +249,7 @@ impl Hold {
             Self::WrongMachine { .. } => "wrong-machine",
             Self::Suspended { .. } => "suspended",
             Self::Pinned { .. } => "pinned",
+            Self::HooksRefused { .. } => "hooks-refused",
             Self::Evaluating => "evaluating",
             Self::NotEvaluated { .. } => "not-evaluated",
             Self::Building => "building",
@@ -250,6 +263,7 @@ impl Hold {
             Self::InFlightLimit { .. } => "in-flight-limit",
             Self::Elsewhere { .. } => "elsewhere",
             Self::AwaitingReboot => "awaiting-reboot",
+            Self::HookFailed { .. } => "hook-failed",
             Self::RebootRequired => "reboot-required",
             Self::Degraded { .. } => "degraded",
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::hook::Hook;
 use super::name::Tag;
 use super::secret::{SecretName, SecretSpec};
 use super::store_path::{DrvPath, StorePath};
@@ -102,6 +103,12 @@ pub struct NodeSpec {
     /// The secrets that its system may use.
     #[serde(default)]
     pub secrets: BTreeMap<SecretName, SecretSpec>,
+    /// What is run here around a switch, in this order.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
+    /// Longest time for each hook, seconds.
+    #[serde(with = "seconds", default = "defaults::hook_timeout")]
+    pub hook_timeout: Duration,
 }
 
 /// A setting in another tool's file that driftless does not heed.
@@ -265,5 +272,8 @@ mod defaults {
     }
     pub fn health_timeout() -> Duration {
         Duration::from_secs(60)
+    }
+    pub fn hook_timeout() -> Duration {
+        Duration::from_secs(600)
     }
 }

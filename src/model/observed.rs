@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::hook::{HookFailure, HookPoint, HookPolicy};
 use super::journal::{Entry, Journal, Pin};
 use super::name::NodeName;
 use super::node::MachineId;
@@ -30,6 +31,12 @@ pub struct Observed {
     pub in_flight: BTreeMap<NodeName, InFlight>,
     /// Attempts that failed before the node's own journal could say so (connect, copy, refusals).
     pub attempts: BTreeMap<NodeName, Attempt>,
+    /// Hooks that failed after a switch of this controller.
+    #[serde(default)]
+    pub hook_failures: BTreeMap<NodeName, HookFailure>,
+    /// Whether whoever acts runs hooks.
+    #[serde(default)]
+    pub hooks: HookPolicy,
 }
 
 /// What is known of one node.
@@ -168,6 +175,15 @@ pub enum Stage {
         bytes: u64,
         /// Bytes in all, where known.
         total: u64,
+    },
+    /// A hook runs here.
+    Hook {
+        /// Which kind.
+        at: HookPoint,
+        /// Its name.
+        name: String,
+        /// What it last said.
+        said: String,
     },
     /// The node's switch is in this phase.
     Switching {

@@ -46,14 +46,15 @@ impl Nix {
         self.realise_companions(node, spec, root).await
     }
 
-    /// What is copied along with the system: built first, then rooted by path, because plain sources have no derivation.
+    /// What is copied along with the system, and what is run here around its switch: built first, then rooted by path, because plain sources have no derivation.
     async fn realise_companions(
         &self,
         node: &NodeName,
         spec: &NodeSpec,
         root: &Path,
     ) -> Result<(), NixError> {
-        let missing: Vec<_> = spec.closure_drvs.iter().filter(|drv| in_store(drv.as_str())).collect();
+        let companions = spec.closure_drvs.iter().chain(spec.hooks.iter().map(|hook| &hook.drv));
+        let missing: Vec<_> = companions.filter(|drv| in_store(drv.as_str())).collect();
         if !missing.is_empty() {
             let mut build = self.realisation();
             build.args(missing.iter().map(|drv| drv.as_str()));
@@ -61,12 +62,14 @@ impl Nix {
         }
         // What is encrypted for whoever deploys is no part of the system, and must not be collected either.
         let encrypted = spec.secrets.values().filter_map(|secret| secret.ciphertext());
-        let encrypted: Vec<_> = encrypted.filter(|path| in_store(path.as_str())).collect();
-        if spec.closure_paths.is_empty() && encrypted.is_empty() {
+        let encrypted = encrypted.filter(|path| in_store(path.as_str())).map(|path| path.as_str());
+        let paths = spec.closure_paths.iter().chain(spec.hooks.iter().map(|hook| &hook.script));
+        let paths: Vec<&str> = paths.map(|path| path.as_str()).chain(encrypted).collect();
+        if paths.is_empty() {
             return Ok(());
         }
         let mut keep = self.realisation();
-        keep.args(spec.closure_paths.iter().chain(encrypted).map(|path| path.as_str()));
+        keep.args(paths);
         keep.arg("--add-root").arg(companion_root(root)).arg("--indirect");
         self.build(node, keep).await
     }

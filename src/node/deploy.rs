@@ -13,6 +13,7 @@ use super::frame::{FrameError, Reply};
 use super::protocol::{Privilege, random_hex};
 use super::secrets::Seen;
 use super::{Node, NodeError, Refusal};
+use crate::model::hook::{Hook, HookPoint};
 use crate::model::journal::{Deadlines, Entry, Phase, SwitchId};
 use crate::model::node::{Goal, HealthChecks, LastResort};
 use crate::model::observed::Stage;
@@ -42,6 +43,8 @@ pub struct Order {
     pub revision: String,
     /// Who asks, for the journal.
     pub asker: String,
+    /// What is run here before it; what comes after it is the asker's to run, when it knows how the switch ended.
+    pub hooks: Vec<Hook>,
 }
 
 impl Node {
@@ -53,9 +56,16 @@ impl Node {
         stage: &watch::Sender<Stage>,
     ) -> Result<Entry, NodeError> {
         stage.send_replace(Stage::Preparing);
+        let systems = (&order.toplevel, &order.expected);
+        self.hooks_before(&order.hooks, HookPoint::BeforeCopy, systems, stage).await?;
         let id = SwitchId::new(Timestamp::now(), rand::rng().random());
         self.push_rooted(nix, &order.toplevel, &id, stage).await?;
-        if let Err(error) = self.bring_secrets(nix, &order.toplevel, Seen::ByItsSwitch).await {
+        let prepared = async {
+            self.hooks_before(&order.hooks, HookPoint::BeforeSecrets, systems, stage).await?;
+            self.bring_secrets(nix, &order.toplevel, Seen::ByItsSwitch).await?;
+            self.hooks_before(&order.hooks, HookPoint::BeforeSwitch, systems, stage).await
+        };
+        if let Err(error) = prepared.await {
             self.abandon(&id).await;
             return Err(error);
         }

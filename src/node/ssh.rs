@@ -46,6 +46,7 @@ pub struct Ssh {
     node: NodeName,
     /// What ssh is asked for, without the user.
     host: String,
+    declared_user: Option<String>,
     /// Where that is, for messages.
     destination: String,
     config: PathBuf,
@@ -73,6 +74,7 @@ impl Link {
         Ok(Self::Ssh(Box::new(Ssh {
             node: node.clone(),
             host,
+            declared_user: user.map(str::to_owned),
             destination: way.to_string(),
             config: files.config,
             socket: files.socket,
@@ -182,6 +184,25 @@ impl Link {
                 ];
                 Ok(Some((ssh.host.clone(), options)))
             }
+        }
+    }
+
+    /// The ssh_config of this way; `None` is this machine.
+    pub fn config(&self) -> Option<&Path> {
+        match self {
+            Self::Local { .. } => None,
+            Self::Ssh(ssh) => Some(&ssh.config),
+        }
+    }
+
+    /// What ssh is asked for with that configuration: `[user@]host`.
+    pub fn asked_for(&self) -> String {
+        match self {
+            Self::Local { .. } => "localhost".into(),
+            Self::Ssh(ssh) => match &ssh.declared_user {
+                Some(user) => format!("{user}@{}", ssh.host),
+                None => ssh.host.clone(),
+            },
         }
     }
 

@@ -8,10 +8,11 @@ pub(crate) mod world;
 use std::time::Duration;
 
 use super::*;
+use crate::model::hook::HookFailure;
 use crate::model::journal::{Cause, Outcome, Phase};
 use crate::model::node::Goal;
 use crate::model::release::Progress;
-use world::{World, at, fleet, node, switch, system};
+use world::{NodeBuilder, World, at, fleet, node, switch, system};
 
 /// The decision for the only node of a world.
 fn only(world: &World) -> Decision {
@@ -95,6 +96,39 @@ fn a_waiting_switch_of_a_controller_is_attached_to_before_anything_is_evaluated(
     let waiting =
         node("web1").running("old").entry(switch("new").live().by("controller@infra")).unevaluated();
     assert!(is_attach(&only(&fleet([waiting]))));
+}
+
+#[test]
+fn hooks_keep_a_node_from_being_switched_until_they_may_run() {
+    let refused = |built: NodeBuilder| reason(&fleet([built.hook("drain")]));
+    let differs = || node("web1").running("old").wants("new");
+    assert_eq!(refused(differs()), "hooks-refused");
+    assert_eq!(refused(differs().suspended()), "suspended");
+    assert_eq!(refused(node("web1").running("new").wants("new")), "in-sync");
+    assert_eq!(
+        refused(differs().entry(switch("new").live())),
+        "act",
+        "a switch that waits is not kept waiting"
+    );
+    assert_eq!(refused(node("web1").running("new").wants("new").boots("old")), "act", "it brings nothing");
+    let older = differs().progress(Progress::NotBuilt { error: "e".into() }).last_good("good");
+    assert_eq!(refused(older), "act", "they belong to the declared system");
+    let mut allowed = fleet([differs().hook("drain")]);
+    allowed.observed.hooks = HookPolicy::Run;
+    assert_eq!(reason(&allowed), "act");
+}
+
+#[test]
+fn a_hook_that_failed_after_the_switch_is_told_until_another_system_is_wanted() {
+    let failed = |built: NodeBuilder| {
+        let mut world = fleet([built]);
+        let failure = HookFailure { toplevel: system("new"), error: "the hook undrain failed".into() };
+        world.observed.hook_failures.insert("web1".parse().unwrap(), failure);
+        reason(&world)
+    };
+    assert_eq!(failed(node("web1").running("new").wants("new")), "hook-failed");
+    assert_eq!(failed(node("web1").running("new").wants("newer")), "act");
+    assert_eq!(failed(node("web1").running("newer").wants("newer")), "in-sync");
 }
 
 #[test]

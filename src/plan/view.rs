@@ -197,6 +197,7 @@ pub fn state_word(decision: &Decision) -> State {
             | Hold::Elsewhere { .. }
             | Hold::RebootRequired
             | Hold::Degraded { .. } => State::Drift,
+            Hold::HooksRefused { .. } | Hold::HookFailed { .. } => State::Failed,
             Hold::WrongMachine { .. } | Hold::NotEvaluated { .. } | Hold::NotBuilt { .. } => State::Failed,
             Hold::GivenUp { outcome, .. } => match outcome {
                 Outcome::RolledBack | Outcome::CommitFailed => State::RolledBack,

@@ -199,7 +199,7 @@ fn progress(doing: &InFlight) -> Markup {
             Stage::Copying { bytes, total } if *total > 0 => {
                 progress max=(total) value=(bytes.min(total)) {}
             }
-            Stage::Preparing | Stage::Copying { .. } | Stage::Switching { .. } => {}
+            Stage::Preparing | Stage::Copying { .. } | Stage::Hook { .. } | Stage::Switching { .. } => {}
         }
     }
 }

@@ -341,6 +341,7 @@ impl Cast<'_> {
             goal: scenario.goal,
             revision: "0123456789abcdef0123456789abcdef01234567".into(),
             asker: "controller test".into(),
+            hooks: Vec::new(),
         };
         let (show, mut stage) = watch::channel(Stage::Preparing);
         let disturb = async {

@@ -83,6 +83,7 @@ async fn prove(acting: &Acting, node: &Node, revision: String) -> Result<Ending,
         goal: Goal::Switch,
         revision,
         asker: acting.asker.clone(),
+        hooks: Vec::new(),
     };
     for _ in 0..ROUNDS {
         let state = acting.here.look(node).await.map_err(failed)?;

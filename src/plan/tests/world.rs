@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::model::decision::{Decision, Plan};
+use crate::model::hook::{Hook, HookPoint};
 use crate::model::journal::{Cause, Entry, Forgiven, Journal, Outcome, Phase, Pin, PinEnd, SwitchId};
 use crate::model::manifest::RolloutSpec;
 use crate::model::name::NodeName;
@@ -219,6 +220,11 @@ impl NodeBuilder {
     }
     pub fn suspended(self) -> Self {
         self.spec(|spec| spec.suspended = Some("disk is full".into()))
+    }
+    pub fn hook(self, name: &str) -> Self {
+        let (at, name) = (HookPoint::BeforeSwitch, name.to_owned());
+        let (script, drv) = (system("hook"), format!("{}.drv", system("hook")).parse().unwrap());
+        self.spec(|spec| spec.hooks.push(Hook { name, at, script, drv }))
     }
     pub fn reports_drift(self) -> Self {
         self.spec(|spec| spec.on_drift = OnDrift::Report)

@@ -60,6 +60,12 @@ fn hold_sentence(hold: &Hold, subject: &Subject<'_>) -> String {
         }
         Hold::Suspended { reason } => format!("{}suspended{}", drift_clause(subject), because(reason)),
         Hold::Pinned { by, reason, until } => format!("pinned by {by} {}{}", pin_end(until), because(reason)),
+        Hold::HooksRefused { hooks } => format!(
+            "{}has hooks ({}), which this controller does not run; allow it with source.hooks = \"run\" in driftless.toml, or \
+             `driftless deploy --on {name}`",
+            drift_clause(subject),
+            quote(&hooks.join(", "))
+        ),
         Hold::Evaluating => "the new commit is being evaluated".to_owned(),
         Hold::Building => "its system is being built".to_owned(),
         Hold::NotEvaluated { error } => format!("does not evaluate: {}{}", nix_error(error), stays(subject)),
@@ -86,6 +92,9 @@ fn hold_sentence(hold: &Hold, subject: &Subject<'_>) -> String {
         Hold::AwaitingReboot => {
             "the next reboot boots it once; it becomes the default when it has proven itself".to_owned()
         }
+        Hold::HookFailed { error } => {
+            format!("the switch has succeeded, and then {}; `driftless retry {name}` ends this", quote(error))
+        }
         Hold::RebootRequired => "reboot-required: only a reboot starts what is installed".to_owned(),
         Hold::Degraded { units } => format!("degraded: failed {}", quote(&units.join(", "))),
     }
@@ -96,6 +105,8 @@ fn stage(stage: &Stage) -> String {
         Stage::Preparing => "connecting, checking space".to_owned(),
         Stage::Copying { bytes, total: 0 } => format!("copying, {} so far", mebibytes(*bytes)),
         Stage::Copying { bytes, total } => format!("copying {} of {}", mebibytes(*bytes), mebibytes(*total)),
+        Stage::Hook { name, said, .. } if said.is_empty() => format!("hook {name}"),
+        Stage::Hook { name, said, .. } => format!("hook {name}: {}", quote(said)),
         Stage::Switching { phase, detail } if detail.is_empty() => phase.as_str().to_owned(),
         Stage::Switching { phase, detail } => format!("{}: {detail}", phase.as_str()),
     }

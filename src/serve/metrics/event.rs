@@ -103,6 +103,8 @@ pub enum DeploymentResult {
     NotStarted,
     /// The closure did not get there; nothing was changed.
     CopyFailed,
+    /// A hook before the switch failed; nothing was changed.
+    HookFailed,
     /// The node refused the switch: busy, or it no longer ran what was expected.
     Refused,
     /// The connection was lost while the switch ran; the node decides, and its journal will tell.
@@ -112,7 +114,7 @@ pub enum DeploymentResult {
 impl DeploymentResult {
     /// Every result.
     pub fn all() -> impl Iterator<Item = Self> {
-        let before = [Self::NotStarted, Self::CopyFailed, Self::Refused, Self::Lost];
+        let before = [Self::NotStarted, Self::CopyFailed, Self::HookFailed, Self::Refused, Self::Lost];
         Outcome::ALL.into_iter().map(Self::Ended).chain(before)
     }
 
@@ -122,6 +124,7 @@ impl DeploymentResult {
             Self::Ended(outcome) => outcome.as_str(),
             Self::NotStarted => "not-started",
             Self::CopyFailed => "copy-failed",
+            Self::HookFailed => "hook-failed",
             Self::Refused => "refused",
             Self::Lost => "lost",
         }
@@ -129,9 +132,10 @@ impl DeploymentResult {
 }
 
 /// Every phase whose time is told, in order.
-pub(super) const PHASES: [&str; 9] = [
+pub(super) const PHASES: [&str; 10] = [
     "preparing",
     "copying",
+    "hook",
     Phase::Checking.as_str(),
     Phase::Staging.as_str(),
     Phase::Testing.as_str(),
@@ -146,6 +150,7 @@ fn label(stage: &Stage) -> Option<&'static str> {
     match stage {
         Stage::Preparing => Some("preparing"),
         Stage::Copying { .. } => Some("copying"),
+        Stage::Hook { .. } => Some("hook"),
         Stage::Switching { phase: Phase::Finished, .. } => None,
         Stage::Switching { phase, .. } => Some(phase.as_str()),
     }
@@ -214,7 +219,7 @@ mod tests {
         meter.ended(DeploymentResult::Ended(Outcome::Succeeded));
         assert_eq!(metrics.copied_bytes.get(), 25);
         let count = |phase| metrics.phase_seconds.with_label_values(&[phase]).get_sample_count();
-        assert_eq!(PHASES.map(count), [1, 1, 0, 0, 1, 1, 0, 0, 0]);
+        assert_eq!(PHASES.map(count), [1, 1, 0, 0, 0, 1, 1, 0, 0, 0]);
         assert_eq!(metrics.deployments.with_label_values(&["switch", "succeeded"]).get(), 1);
     }
 }

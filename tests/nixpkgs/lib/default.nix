@@ -3,7 +3,14 @@
 # (DRIFTLESS_TEST_NIXPKGS).
 let
   # Late binding, so that an overlay given to `lib.extend` is seen by everything in here.
-  fixWith = extension: let self = extension self (base self); in self;
+  fixWith = extension:
+    let
+      self = extension self (base self) // {
+        # Of a library that was extended before, too.
+        extend = overlay: fixWith (final: prev: let before = extension final prev; in before // overlay final before);
+      };
+    in
+    self;
 
   base = self:
     let
@@ -41,7 +48,6 @@ let
 
       composeExtensions = f: g: final: prev:
         let first = f final prev; in first // g final (prev // first);
-      extend = overlay: fixWith (final: prev: prev // overlay final prev);
 
       inherit (builtins) isAttrs isString isInt isBool isList add sub lessThan seq deepSeq;
     };

@@ -13,7 +13,8 @@ rec {
   literalExample = literalExpression;
   literalMD = text: { _type = "literalMD"; inherit text; };
   mdDoc = text: text;
-  showOption = lib.concatStringsSep ".";
+  showOption = lib.concatMapStringsSep "."
+    (part: if builtins.match "[a-zA-Z_][a-zA-Z0-9_'-]*|<.*>" part != null then part else builtins.toJSON part);
   showFiles = lib.concatMapStringsSep " and " (file: "`${toString file}'");
   mergeOneOption = loc: defs:
     if builtins.length defs == 1 then (builtins.head defs).value
