@@ -16,6 +16,7 @@ mod hooks;
 mod observe;
 mod preflight;
 mod protocol;
+mod refusal;
 mod secrets;
 mod ssh;
 mod ssh_config;
@@ -38,6 +39,7 @@ use crate::secrets::{Keyring, SecretError};
 pub use deploy::Order;
 pub use frame::FrameError;
 pub use observe::{Aside, Look};
+pub use refusal::Refusal;
 pub use secrets::Brought;
 use ssh::Link;
 use ways::Ways;
@@ -265,60 +267,6 @@ impl NodeError {
             | Self::Secret { .. }
             | Self::Hook { .. }
             | Self::Runtime { .. } => false,
-        }
-    }
-}
-
-/// Why a node does not start a switch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// Another switch is running.
-    Busy,
-    /// It runs another system than expected.
-    Changed {
-        /// What it runs.
-        running: String,
-    },
-    /// The system is not on the node.
-    Missing,
-    /// The running system has no switch-to-configuration: there would be no way back.
-    NoWayBack,
-    /// A switch of that id exists already.
-    Exists,
-    /// An earlier switch was interrupted, and its guard is still ending it.
-    Unfinished {
-        /// That switch.
-        id: String,
-    },
-    /// What must be written down first cannot be: a full or read-only file system.
-    Unwritable {
-        /// What and where, in the node's words.
-        what: String,
-    },
-    /// Anything else, in the node's words.
-    Other(String),
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Busy => f.write_str("another switch is running"),
-            Self::Changed { running } => write!(f, "it now runs {running}"),
-            Self::Missing => f.write_str("the system is not on the node"),
-            Self::NoWayBack => f.write_str(
-                "the running system has no switch-to-configuration, so there would be no way back",
-            ),
-            Self::Exists => f.write_str("a switch of that id exists already"),
-            Self::Unfinished { id } => {
-                write!(
-                    f,
-                    "the node is still ending switch {id}, which was interrupted; try again in a moment"
-                )
-            }
-            Self::Unwritable { what } => {
-                write!(f, "it cannot write {what}; is the file system full, or read-only?")
-            }
-            Self::Other(said) => f.write_str(said),
         }
     }
 }

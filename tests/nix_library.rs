@@ -252,7 +252,7 @@ fn a_node_is_built_from_its_own_nixpkgs() {
                lib.evalModules { inherit specialArgs; modules = modules ++ [ ({ config, ... }: {
                  config._module.check = false;
                  options.mark = lib.mkOption { type = lib.types.str; };
-                 options.system = lib.mkOption { type = lib.types.raw; };
+                 options.system = lib.mkOption { type = lib.types.anything; };
                  config.system.build.toplevel = derivation {
                    inherit system; name = "nixos-system-${config.mark}"; builder = "/bin/sh"; };
                }) ]; } // { pkgs = { }; }"#,
