@@ -55,6 +55,7 @@ impl Lab {
         let dir = Path::new(HOME).join(subnet.id());
         let cgroup = cgroup_root()?.join(format!("driftless-lab-{}", subnet.id()));
         let mut keeper = keeper(&dir, &cgroup, subnet)
+            .arg(subnet.gateway().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -248,7 +249,6 @@ fn keeper(dir: &Path, cgroup: &Path, subnet: Subnet) -> Command {
         .arg(dir)
         .arg(cgroup)
         .arg(subnet.bridge())
-        .arg(subnet.gateway().to_string())
         .current_dir("/")
         .process_group(0);
     command
@@ -285,6 +285,9 @@ fn sweep() -> Result<()> {
     let Ok(labs) = fs::read_dir(HOME) else {
         return Ok(());
     };
+    // Two brooms at once would sweep each other's steps away.
+    let home = fs::File::open(HOME)?;
+    home.lock().with_context(|| format!("locking {HOME}"))?;
     for lab in labs.flatten() {
         let (dir, name) = (lab.path(), lab.file_name());
         let Ok(pid) = fs::read_to_string(dir.join("keeper.pid")) else {

@@ -387,10 +387,16 @@ impl Stranger {
         loop {
             let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
             let mounted = mounts.contains(&*self.dir.to_string_lossy());
-            if !self.dir.exists() && !mounted && self.interfaces().is_empty() {
+            let interfaces = self.interfaces();
+            if !self.dir.exists() && !mounted && interfaces.is_empty() {
                 return;
             }
-            assert!(Instant::now() < until, "{} remains", self.dir.display());
+            assert!(
+                Instant::now() < until,
+                "{} remains: mounted {mounted}, with {:?}, and {interfaces:?}",
+                self.dir.display(),
+                fs::read_dir(&self.dir).map(|entries| entries.flatten().collect::<Vec<_>>())
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -413,6 +419,12 @@ fn the_next_lab_removes_one_whose_keeper_was_killed_too() -> Result<()> {
     assert!(killed.success());
     stranger.owner.kill()?;
     stranger.owner.wait()?;
+    // A signal takes effect when its process runs next, and a living keeper's lab is nobody else's to remove.
+    let until = Instant::now() + Duration::from_secs(10);
+    while fs::read(format!("/proc/{}/cmdline", keeper.trim())).is_ok_and(|command| !command.is_empty()) {
+        assert!(Instant::now() < until, "the keeper outlives SIGKILL");
+        std::thread::yield_now();
+    }
     let _lab = Lab::start()?;
     stranger.await_its_end();
     Ok(())
