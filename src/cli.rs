@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::{ArgAction, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::fleet::LookArgs;
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
 
 mod accept_history;
@@ -98,7 +99,7 @@ pub enum Verb {
     /// Show what would be done to each node
     Plan(plan::Args),
     /// Show how the fleet is, and why
-    Status(status::Args),
+    Status(LookArgs),
     /// Show what differs from Git, by package and version
     Report(report::Args),
     /// Evaluate, build, copy and switch nodes from here
@@ -108,7 +109,7 @@ pub enum Verb {
     /// Copy systems to nodes without switching
     Push(push::Args),
     /// Show which packages a deployment would change
-    Diff(diff::Args),
+    Diff(LookArgs),
     /// Bring nodes back to what they ran before
     Rollback(rollback::Args),
     /// Give nodes back to the controller: failures and pins no longer count
@@ -118,7 +119,7 @@ pub enum Verb {
     /// Let the controller follow a branch that was rewritten
     AcceptHistory(accept_history::Args),
     /// Show the switches that nodes remember
-    History(history::Args),
+    History(LookArgs),
     /// Show the log of a switch
     Logs(logs::Args),
     /// Run a command on nodes

@@ -22,9 +22,10 @@ mod realise;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 
@@ -71,6 +72,9 @@ pub struct Nix {
     search: Option<OsString>,
     evaluations: Arc<Semaphore>,
     builds: Arc<Semaphore>,
+    closures: closure::Closures,
+    /// Indirect roots that this process has made known to Nix.
+    roots: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
 impl Nix {
@@ -87,6 +91,8 @@ impl Nix {
             search: None,
             evaluations: Arc::new(Semaphore::new(config.workers.max(1))),
             builds: Arc::new(Semaphore::new(config.builds.max(1))),
+            closures: closure::Closures::default(),
+            roots: Arc::default(),
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use driftless::config::NixConfig;
@@ -309,9 +310,28 @@ async fn a_built_system_is_rooted_and_its_closure_is_known() {
     };
     assert!(registered(&root) && registered(&drv_root));
 
-    let closure = nix.closure(&spec.toplevel).await.unwrap();
-    assert_eq!(closure.last().unwrap().path, spec.toplevel, "what is referred to comes first");
-    assert!(closure.len() > 1 && closure.iter().all(|each| each.nar_bytes > 0), "{closure:?}");
+    let closure = nix.requisites(&spec.toplevel).await.unwrap();
+    assert_eq!(closure.last().unwrap(), &spec.toplevel, "what is referred to comes first");
+    let sizes = nix.sizes(&spec.toplevel, &closure).await.unwrap();
+    assert!(closure.len() > 1 && sizes.iter().all(|each| each.nar_bytes > 0), "{sizes:?}");
+}
+
+#[tokio::test]
+async fn the_root_of_a_derivation_follows_its_node_and_nix_follows_the_root() {
+    let world = World::nodes(&[("web", "")]);
+    let nix = world.nix();
+    let root = world.path("state/gcroots/web/drv");
+    for text in ["one", "two", "three"] {
+        let first = fs::read_to_string(world.path("deployment.nix")).unwrap();
+        let more = format!("{{ pkgs, ... }}: {{ environment.etc.{text}.text = \"{text}\";");
+        fs::write(world.path("deployment.nix"), first.replace("{ pkgs, ... }: {", &more)).unwrap();
+        let mut all = evaluate(&nix, &world.deployment(), &["web"]).await;
+        let drv = spec(all.remove(&name("web")).unwrap()).drv;
+        assert_eq!(fs::read_link(&root).unwrap(), Path::new(drv.as_str()));
+        let roots = Command::new("nix-store").args(["--query", "--roots", drv.as_str()]).output().unwrap();
+        let roots = String::from_utf8_lossy(&roots.stdout).into_owned();
+        assert!(roots.contains(root.to_str().unwrap()), "{text}: {roots}");
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::world::{SIDE, World};
 /// Runs that count; one more comes before them.
 const RUNS: usize = 5;
 /// Between two looks at the journals.
-const LOOK: Duration = Duration::from_millis(10);
+const LOOK: Duration = Duration::from_millis(20);
 /// Longest time for one commit.
 const LONGEST: Duration = Duration::from_secs(120);
 /// The phases of a deployment, as the metrics call them.

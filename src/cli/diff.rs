@@ -6,26 +6,15 @@ use std::process::ExitCode;
 use anstyle::Style;
 use anyhow::Result;
 
-use super::fleet::{Depth, FleetArgs};
+use super::fleet::{Depth, LookArgs};
 use super::output::{self, Format};
 use super::{Global, fleet};
 use crate::model::name::NodeName;
 use crate::model::packages::PackageDiff;
 use crate::model::snapshot::{NodeView, Snapshot};
 
-/// Arguments of `diff`.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Which fleet, which nodes.
-    #[command(flatten)]
-    pub fleet: FleetArgs,
-    /// Print as
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
-}
-
 /// Prints the differences.
-pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
+pub async fn run(global: &Global, args: LookArgs) -> Result<ExitCode> {
     let snapshot = fleet::snapshot(global, &args.fleet, Depth::Packages).await?;
     match args.format {
         Format::Text => output::print(&text(&snapshot))?,

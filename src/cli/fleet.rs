@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::ask::{self, AskError};
 use super::direct::Direct;
 pub use super::origin::{Declared, Origin};
+use super::output::Format;
 use super::progress::{Progress, Show, Waiting};
 use super::{Global, packages};
 use crate::config::ServeConfig;
@@ -35,6 +36,17 @@ pub struct FleetArgs {
     /// Where the fleet is declared.
     #[command(flatten)]
     pub declared: Declared,
+}
+
+/// Which fleet, and the form in which it is shown: what most of the verbs that look have to be told.
+#[derive(Debug, clap::Args)]
+pub struct LookArgs {
+    /// Which fleet, which nodes.
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+    /// Print as
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
 }
 
 /// Where a controller on this machine listens.

@@ -8,7 +8,7 @@ use anstyle::AnsiColor;
 use anyhow::Result;
 use jiff::Timestamp;
 
-use super::fleet::{Depth, FleetArgs};
+use super::fleet::{Depth, LookArgs};
 use super::output::{self, Format};
 use super::table::{Cell, Table};
 use super::{Global, fleet};
@@ -17,19 +17,8 @@ use crate::model::name::NodeName;
 use crate::model::snapshot::Snapshot;
 use crate::model::spoken::age;
 
-/// Arguments of `history`.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Which fleet, which nodes.
-    #[command(flatten)]
-    pub fleet: FleetArgs,
-    /// Print as
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
-}
-
 /// Prints the journals, newest switch first.
-pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
+pub async fn run(global: &Global, args: LookArgs) -> Result<ExitCode> {
     let snapshot = fleet::snapshot(global, &args.fleet, Depth::Systems).await?;
     let switches = switches(&snapshot);
     match args.format {

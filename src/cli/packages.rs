@@ -30,7 +30,7 @@ pub async fn between(
     running: &StorePath,
     desired: &StorePath,
 ) -> anyhow::Result<PackageDiff> {
-    let new = here.nix.closure(desired).await?.into_iter().map(|path| path.path).collect::<Vec<_>>();
+    let new = here.nix.requisites(desired).await?;
     let old = node.closure(running).await?;
     Ok(PackageDiff::between(&old, &new))
 }

@@ -15,7 +15,7 @@ use clap::Subcommand;
 
 use super::Global;
 use super::direct::Direct;
-use super::fleet::{Declared, Origin};
+use super::fleet::{Declared, LookArgs, Origin};
 use crate::error_chain::error_chain;
 use crate::model::node::NodeSpec;
 use crate::model::release::{Progress as Built, Release};
@@ -34,7 +34,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum What {
     /// Show which node has which secret, from where, and whether it can be had here
-    List(list::Args),
+    List(LookArgs),
     /// Change an encrypted file of the repository, or make it, with $EDITOR
     Edit(edit::Args),
     /// Encrypt files of the repository anew, to the recipients of now

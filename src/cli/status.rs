@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 use jiff::Timestamp;
 
-use super::fleet::{Depth, FleetArgs};
+use super::fleet::{Depth, LookArgs};
 use super::output::{self, Format};
 use super::table::{Cell, Table};
 use super::{Global, fleet};
@@ -16,19 +16,8 @@ use crate::model::revision::Revision;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView, State};
 use crate::model::spoken::age;
 
-/// Arguments of `status`.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Which fleet, which nodes.
-    #[command(flatten)]
-    pub fleet: FleetArgs,
-    /// Print as
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
-}
-
 /// Prints the fleet.
-pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
+pub async fn run(global: &Global, args: LookArgs) -> Result<ExitCode> {
     let snapshot = fleet::snapshot(global, &args.fleet, Depth::Systems).await?;
     match args.format {
         Format::Text => output::print(&text(&snapshot, Timestamp::now(), output::width()))?,

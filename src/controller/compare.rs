@@ -32,7 +32,7 @@ impl Pair {
     }
 }
 
-/// Comparisons at a time: each runs a process here and one on the node, and a commit may ask for one of every node.
+/// Comparisons at a time: each may run processes here and on the node, and a commit may ask for one of every node.
 const AT_A_TIME: usize = 4;
 /// A difference that could not be worked out (the node was away, its store busy) is worked out anew after this.
 const AGAIN: Duration = Duration::from_secs(300);
@@ -101,8 +101,11 @@ impl Comparisons {
 }
 
 async fn compare(pair: &Pair, node: &Node, nix: &Nix) -> Option<PackageDiff> {
-    let desired = nix.closure(&pair.desired).await.ok()?;
-    let desired: Vec<StorePath> = desired.into_iter().map(|path| path.path).collect();
-    let running = node.closure(&pair.running).await.ok()?;
+    let desired = nix.requisites(&pair.desired).await.ok()?;
+    // What was deployed from here is mostly here still, and known.
+    let running = match nix.requisites(&pair.running).await {
+        Ok(running) => running,
+        Err(_) => Arc::new(node.closure(&pair.running).await.ok()?),
+    };
     Some(PackageDiff::between(&running, &desired))
 }

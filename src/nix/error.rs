@@ -120,6 +120,12 @@ pub enum NixError {
         #[source]
         source: CommandError,
     },
+    /// The local store does not have it.
+    #[error("cannot list the closure of {path}: it is not in the store here")]
+    NotInStore {
+        /// The store path.
+        path: StorePath,
+    },
     /// The local store's answer makes no sense.
     #[error("cannot list the closure of {path}: nix-store answered {answer:?}")]
     ClosureAnswer {
@@ -140,6 +146,7 @@ impl NixError {
             | Self::Copy { .. }
             | Self::CopyRun { .. }
             | Self::Closure { .. }
+            | Self::NotInStore { .. }
             | Self::ClosureAnswer { .. } => true,
             Self::Evaluation { .. }
             | Self::Manifest { .. }

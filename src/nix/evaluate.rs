@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::PoisonError;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -173,11 +174,18 @@ impl Nix {
         if std::fs::read_link(&root).is_ok_and(|known| known == Path::new(drv.as_str())) {
             return;
         }
-        let made = match root.parent().map(std::fs::create_dir_all) {
-            Some(Err(error)) => Err(error.to_string()),
-            Some(Ok(())) | None => self.add_derivation_root(&root, drv).await.map_err(|e| e.to_string()),
+        let made = async {
+            if let Some(folder) = root.parent() {
+                std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
+            }
+            if self.roots.lock().unwrap_or_else(PoisonError::into_inner).contains(&root) {
+                return point(&root, drv).map_err(|error| error.to_string());
+            }
+            self.add_derivation_root(&root, drv).await.map_err(|error| error.to_string())?;
+            self.roots.lock().unwrap_or_else(PoisonError::into_inner).insert(root.clone());
+            Ok(())
         };
-        if let Err(error) = made {
+        if let Err(error) = made.await {
             // The build follows within seconds, and says so itself if the derivation is gone by then.
             tracing::warn!(%node, %drv, error, "the derivation has no GC root");
         }
@@ -223,6 +231,17 @@ impl Nix {
             Err(source) => Err(NixError::EvaluationCut { of, source }),
         }
     }
+}
+
+/// An indirect root is where Nix follows a link to (nix-store(1), `--indirect`): known once, it only has to point elsewhere.
+fn point(root: &Path, drv: &DrvPath) -> std::io::Result<()> {
+    let new = root.with_extension("new");
+    match std::fs::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    std::os::unix::fs::symlink(drv.as_str(), &new)?;
+    std::fs::rename(&new, root)
 }
 
 pub(super) fn read<T: serde::de::DeserializeOwned>(text: &[u8], of: Subject) -> Result<T, NixError> {

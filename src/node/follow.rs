@@ -42,6 +42,8 @@ pub struct Following {
 /// What came of knocking at one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Knock {
+    /// The node took it for contact, and our word with it that nothing else has to be proven.
+    Accepted,
     /// The node took it for contact.
     Made,
     /// The node answered, and did not need it.
@@ -91,26 +93,32 @@ impl Node {
             let phase = reply.get("phase").unwrap_or(entry.phase.as_str()).to_owned();
             touch = Touch { phase: phase.clone(), at: Instant::now() };
             stage.send_replace(Stage::Switching { phase: entry.phase, detail: String::new() });
-            let again = match phase.as_str() {
-                "contact" => self.knock(switch, Which::Declared).await != Knock::Made,
-                "recontact" => {
-                    // The previous system is back, and with it perhaps the way that led there.
-                    self.knock(switch, Which::Declared).await != Knock::Made
-                        && self.knock(switch, Which::Last).await != Knock::Made
-                }
-                "health" => !self.judge(switch, stage).await,
-                _ => false,
-            };
-            if again {
+            seen = self.answer(switch, phase, stage).await;
+            if seen == AT_ONCE {
                 // Not waited for by a long poll: what did not get through is tried again soon.
                 tokio::time::sleep(KNOCK).await;
             }
-            seen = match phase.as_str() {
-                _ if again => AT_ONCE.to_owned(),
-                // What follows a verdict asks nothing of us before it is over.
-                "health" => "health committing".to_owned(),
-                _ => phase,
-            };
+        }
+    }
+
+    /// Gives the node what it waits for in a phase. Yields the phases that need nothing more of us.
+    async fn answer(&self, switch: &Following, phase: String, stage: &watch::Sender<Stage>) -> String {
+        let did = match phase.as_str() {
+            "contact" => self.knock(switch, Which::Declared).await,
+            "recontact" => match self.knock(switch, Which::Declared).await {
+                // The previous system is back, and with it perhaps the way that led there.
+                Knock::Answered | Knock::Silence => self.knock(switch, Which::Last).await,
+                made => made,
+            },
+            "health" if self.judge(switch, stage).await => Knock::Accepted,
+            "health" => Knock::Silence,
+            _ => return phase,
+        };
+        match did {
+            // What follows a verdict asks nothing of us before it is over.
+            Knock::Accepted => "contact health committing".to_owned(),
+            Knock::Made => phase,
+            Knock::Answered | Knock::Silence => AT_ONCE.to_owned(),
         }
     }
 
@@ -144,7 +152,7 @@ impl Node {
     async fn search(&self, switch: &Following) -> Moved {
         for which in [Which::Declared, Which::Last] {
             match self.knock(switch, which).await {
-                Knock::Made | Knock::Answered => return self.ways.work_over(which),
+                Knock::Accepted | Knock::Made | Knock::Answered => return self.ways.work_over(which),
                 Knock::Silence => {}
             }
         }
@@ -154,6 +162,8 @@ impl Node {
     /// One try to make contact over one way. Only the node's own word afterwards counts.
     async fn knock(&self, switch: &Following, which: Which) -> Knock {
         let verb = match (which, self.ways.last()) {
+            // Without checks, contact is all that there is to judge by.
+            (Which::Declared, _) if switch.checks.is_empty() => "vouch",
             (Which::Declared, _) => "contact",
             // What the new system has to prove is the declared way; after a rollback any way in is one.
             (Which::Last, Some(_)) => "recontact",
@@ -162,7 +172,11 @@ impl Node {
         match self.ask_contact(self.ways.link(which), verb, &switch.id, &switch.nonce).await {
             Ok(reply) => {
                 tracing::debug!(node = %self.name, id = %switch.id, ?which, ?reply, "contact");
-                if reply.get("contact").is_some() { Knock::Made } else { Knock::Answered }
+                match (reply.get("contact"), reply.get("verdict")) {
+                    (_, Some("accept")) => Knock::Accepted,
+                    (Some(_), _) => Knock::Made,
+                    (None, _) => Knock::Answered,
+                }
             }
             Err(error) => {
                 tracing::debug!(node = %self.name, id = %switch.id, ?which, error = &error as &dyn std::error::Error, "no contact");

@@ -37,10 +37,7 @@ impl Node {
             std::iter::once(toplevel).chain(&self.spec.closure_paths).cloned().collect();
         let closure = if self.link().is_local() { Ok(Vec::new()) } else { closure(nix, &paths).await };
         // A valid path is valid with all it refers to: what a node goes back to need not be in the store here.
-        let wanted = match &closure {
-            Ok(closure) => closure.iter().map(|path| path.path.clone()).collect(),
-            Err(_) => paths.clone(),
-        };
+        let wanted = closure.as_ref().map_or_else(|_| paths.clone(), Vec::clone);
         let verb = ["prepare", id.as_str(), toplevel.as_str()];
         let reply = self.ask_about("prepare the copy", &verb, &wanted, PREPARE).await?;
         let missing: BTreeSet<StorePath> =
@@ -48,12 +45,11 @@ impl Node {
         if missing.is_empty() {
             return Ok(Delta::default());
         }
-        let closure = closure.map_err(|source| NodeError::Copy {
-            node: self.name.clone(),
-            toplevel: toplevel.clone(),
-            source,
-        })?;
-        let missing: Vec<_> = closure.into_iter().filter(|path| missing.contains(&path.path)).collect();
+        let not_here =
+            |source| NodeError::Copy { node: self.name.clone(), toplevel: toplevel.clone(), source };
+        let missing: Vec<_> =
+            closure.map_err(not_here)?.into_iter().filter(|path| missing.contains(path)).collect();
+        let missing = nix.sizes(toplevel, &missing).await.map_err(not_here)?;
         self.preflight(&missing, &reply)?;
         Ok(Delta { missing, paths })
     }
@@ -107,10 +103,10 @@ impl Node {
     }
 }
 
-async fn closure(nix: &Nix, paths: &[StorePath]) -> Result<Vec<PathSize>, NixError> {
+async fn closure(nix: &Nix, paths: &[StorePath]) -> Result<Vec<StorePath>, NixError> {
     let mut closure = Vec::new();
     for path in paths {
-        closure.extend(nix.closure(path).await?);
+        closure.extend(nix.requisites(path).await?.iter().cloned());
     }
     Ok(closure)
 }

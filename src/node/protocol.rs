@@ -16,9 +16,14 @@ const JOURNAL: &str = "/var/lib/driftless-node/switches";
 /// Keeps the script that comes on stdin, then becomes it. `$1` is the frame, `$3` the switch's id.
 const SAVE: &str = r#"umask 077
 f=/run/driftless-node/start-$3.sh
-mkdir -p /run/driftless-node && chmod 0755 /run/driftless-node && cat >"$f" && exec sh "$f" "$@"
+{ [ -d /run/driftless-node ] || { mkdir -p /run/driftless-node && chmod 0755 /run/driftless-node; }; } && cat >"$f" &&
+exec sh "$f" "$@"
 rm -f "$f"
 printf '\ndriftless/1 %s\nrefused unwritable %s\nend %s\n' "$1" "$f" "$1""#;
+
+/// Becomes the script that comes on stdin. `sh -s` would do, but a shell must not read more of a pipe than it has executed:
+/// bash, which is NixOS' sh, asks for every byte by itself, 50 000 times.
+const READ: &str = r#"eval "$(cat)""#;
 
 /// Hands the login's own SSH_CONNECTION on, before an escalation drops it from the environment.
 const WITH_CONNECTION: &str = r#"exec "$@" "${SSH_CONNECTION-}""#;
@@ -60,7 +65,7 @@ impl Node {
             Privilege::Root => link.escalation().await?,
         };
         let mut words = escalation.clone();
-        words.extend(["sh", "-s", "--", &frame].map(str::to_owned));
+        words.extend(["sh", "-c", READ, "sh", &frame].map(str::to_owned));
         words.extend(arguments.iter().map(|word| (*word).to_owned()));
         let line = self.line(attempt, &words)?;
         let output = link.shell(&self.name, attempt, &line, SWITCH_SH.as_bytes(), deadline).await?;
@@ -79,7 +84,7 @@ impl Node {
         let frame = random_hex();
         let escalation = self.link().escalation().await?;
         let mut words = escalation.clone();
-        words.extend(["sh", "-s", "--", &frame].map(str::to_owned));
+        words.extend(["sh", "-c", READ, "sh", &frame].map(str::to_owned));
         words.extend(arguments.iter().map(|word| (*word).to_owned()));
         let line = self.line(attempt, &words)?;
         // No character of a store path means anything to a shell.
@@ -126,8 +131,8 @@ impl Node {
         self.reply(attempt, &output, &frame, &escalation)
     }
 
-    /// Logs in anew and says so to the switch: the proof that the node can be reached in this way. `verb` is `contact`,
-    /// or `recontact`, which counts only after a rollback.
+    /// Logs in anew and says so to the switch: the proof that the node can be reached in this way. `verb` is `contact`;
+    /// `vouch`, which accepts the switch as well; or `recontact`, which counts only after a rollback.
     pub(super) async fn ask_contact(
         &self,
         link: &Link,

@@ -90,7 +90,7 @@ impl Node {
             toplevel: toplevel.clone(),
             source,
         })?;
-        let closure: BTreeSet<StorePath> = closure.into_iter().collect();
+        let closure: BTreeSet<StorePath> = closure.iter().cloned().collect();
         let mut set = Set::default();
         for (name, spec) in self.spec.secrets.iter().filter(|(_, spec)| closure.contains(&spec.marker)) {
             set.add(self, name, spec)

@@ -164,7 +164,11 @@ impl Link {
                 Ok(if root { Vec::new() } else { escalation.clone() })
             }
             Self::Ssh(ssh) => {
-                let user = ssh.user.get_or_try_init(|| ssh.ask_user()).await?;
+                // What is declared comes first in the generated configuration, where the first value wins.
+                let user = match &ssh.declared_user {
+                    Some(declared) => declared,
+                    None => ssh.user.get_or_try_init(|| ssh.ask_user()).await?,
+                };
                 Ok(if user == "root" { Vec::new() } else { ssh.escalation.clone() })
             }
         }

@@ -50,6 +50,15 @@ now() {
   NOW=${NOW%%.*}
 }
 
+# The time of day, in the form of strftime(3). bash, which is NixOS' sh, needs no program for it.
+clock() { # FORMAT -> CLOCK
+  if [ -n "${BASH_VERSION:-}" ]; then
+    # Out of sight of other shells, which do not know it.
+    eval 'TZ=UTC0 printf -v CLOCK "%($1)T" -1' 2>/dev/null && return
+  fi
+  CLOCK=$(date -u "+$1")
+}
+
 read_file() { # FILE -> VALUE
   VALUE=
   [ -r "$1" ] || return 1
@@ -63,17 +72,16 @@ put() { # FILE TEXT: whole, or what stood there before
   return 1
 }
 
-# The same where what stood there before would be a lie; on /run, where there is no disk to wait for.
+# On /run, where there is no disk to wait for, and without a program: who reads in the middle finds nothing, as he does where
+# /run is full, and looks at what is on /var.
 put_live() {
-  if { printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1"; } 2>/dev/null; then return 0; fi
-  rm -f "$1.new" "$1"
+  { printf '%s\n' "$2" >"$1"; } 2>/dev/null || :
 }
 
-# One finished file is linked into place: of all who try, exactly one wins. Prints what stands there afterwards.
+# One finished file is linked into place: of all who try, exactly one wins. What they brought goes with the switch.
 claim() { # FILE TEXT -> VALUE
   claim_file=$1.$$
-  printf '%s\n' "$2" 2>/dev/null >"$claim_file" && ln "$claim_file" "$1" 2>/dev/null
-  rm -f "$claim_file"
+  [ -e "$1" ] || { printf '%s\n' "$2" 2>/dev/null >"$claim_file" && ln "$claim_file" "$1" 2>/dev/null; }
   read_file "$1"
 }
 
@@ -107,10 +115,8 @@ is_store_path() {
 }
 
 # The shell of the system before: /bin/sh is what the new one made of it.
-find_shell() { # SYSTEM -> SHELL_BEFORE
-  [ "$SHELL_OF" != "$1" ] || return 0
-  SHELL_OF=$1
-  SHELL_BEFORE=$(readlink -f "$1/sw/bin/sh")
+find_shell() { # SYSTEM, a store path -> SHELL_BEFORE
+  SHELL_BEFORE=$1/sw/bin/sh
   [ -x "$SHELL_BEFORE" ] || SHELL_BEFORE=/bin/sh
 }
 
@@ -121,23 +127,27 @@ boot_default() { # nothing where there is no such profile
   if is_store_path "$default"; then printf '%s' "$default"; fi
 }
 
-failed_units() {
-  listed=$(system_ctl list-units --state=failed --plain --no-legend --no-pager --full 2>/dev/null) || return 1
+# A unit a line; those of our own do not count.
+failed_units() { # [surely]
+  listed=$("${1:-system_ctl}" list-units --state=failed --plain --no-legend --no-pager --full 2>/dev/null) || return 1
   printf '%s\n' "$listed" | while read -r unit _; do
     case $unit in driftless-*) ;; ?*) printf '%s\n' "$unit" ;; esac
   done
 }
 
 # While systemd re-executes itself nobody answers; silence is not "none".
-surely_failed_units() {
+surely() { # ARGUMENT OF SYSTEMCTL...
   for _ in 1 2 3 4 5 6 7 8 9 10; do
-    failed_units && return
+    system_ctl "$@" 2>/dev/null && return
     sleep 0.5
   done
   return 1
 }
 
 boot_id() { read_file /proc/sys/kernel/random/boot_id && printf '%s' "$VALUE"; }
+read_boot_id() { # -> BOOT_NOW
+  [ -n "$BOOT_NOW" ] || BOOT_NOW=$(boot_id)
+}
 
 # The effective user, by proc_pid_status(5): "Uid: real effective saved file-system".
 is_root() {
@@ -173,12 +183,21 @@ read_phase() { # ID -> VALUE
   VALUE=${VALUE%%"$TAB"*}
 }
 
+# Of this boot. Also `recontact`, which is no phase of the journal.
+live_phase() { # -> VALUE
+  [ -e "$LIVE/$ID/phase" ] || return 1
+  read_file "$LIVE/$ID/phase" || read_phase "$ID"
+}
+
 # The log grows on /run: /var may be full or turn read-only in the middle, and switch-to-configuration dies of an output
 # that it cannot write. Each phase keeps what there is.
-note() { printf '%s driftless: %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*" 2>/dev/null >>"$LOG" || :; }
+note() {
+  clock %Y-%m-%dT%H:%M:%SZ
+  printf '%s driftless: %s\n' "$CLOCK" "$*" 2>/dev/null >>"$LOG" || :
+}
 
 # Who else may read: outcomes are for everybody, orders (with the nonce) and logs are not.
-open_live() { mkdir -p "$LIVE/$ID" && touch "$LOG" && chmod 0600 "$LOG"; }
+open_live() { mkdir -p "$LIVE/$ID" && (umask 077 && : >>"$LOG"); }
 
 keep_log() {
   if cp "$LOG" "$ENTRY/log.new" 2>/dev/null && mv -f "$ENTRY/log.new" "$ENTRY/log"; then return 0; fi
@@ -192,22 +211,23 @@ enter() { # PHASE
   put_live "$LIVE/$ID/phase" "$PHASE"
   write_summary
   note "phase $PHASE"
-  # Since the phase before, nothing but our own lines has come.
-  case $PHASE in checking | health) ;; *) keep_log ;; esac
+  # Only testing writes more than our own few lines, and the end keeps all of them.
+  case $PHASE in contact | staging | rolling-back) keep_log ;; esac
 }
 
 finish() { # OUTCOME CAUSE DETAIL
   OUTCOME=$1
   CAUSE=$2
   DETAIL=$(short "$3")
-  FINISHED=$(date +%s)
+  clock %s
+  FINISHED=$CLOCK
   PHASE=finished
   note "$OUTCOME${CAUSE:+ ($CAUSE)}${DETAIL:+: $DETAIL}"
   rm -f "$ENTRY/reserve"
   write_summary
   keep_log
   put_live "$LIVE/$ID/phase" finished
-  rm -rf "${ROOTS:?}/$ID" "$LIVE/$ID/reserve"
+  rm -rf "${ROOTS:?}/$ID" "$LIVE/$ID/reserve" "$LIVE/$ID"/fate.* "$LIVE/$ID"/contact.* "$LIVE/$ID"/verdict.*
   forget_old
 }
 
@@ -232,9 +252,12 @@ next_number() {
 
 # The newest switches are kept; an older one that is unfinished belongs to another boot and is kept out of the way too.
 forget_old() {
-  entries | head -n "-$KEEP" | while read -r old; do
-    [ "$old" = "$ID" ] || rm -rf "${JOURNAL:?}/$old" "${LIVE:?}/$old" "${ROOTS:?}/$old"
-  done
+  set -- "$JOURNAL"/*/
+  if [ $# -gt "$KEEP" ]; then
+    entries | head -n "-$KEEP" | while read -r old; do
+      [ "$old" = "$ID" ] || rm -rf "${JOURNAL:?}/$old" "${LIVE:?}/$old" "${ROOTS:?}/$old"
+    done
+  fi
   # Roots of switches that a power cut ended: no other than this one can be running.
   for root in "$ROOTS"/*/; do
     old=${root%/}
@@ -242,9 +265,11 @@ forget_old() {
     if [ -e "$JOURNAL/$old/summary" ] && [ "$old" != "$ID" ]; then rm -rf "${ROOTS:?}/$old"; fi
   done
   # Roots of copies that never became a switch.
-  find "$ROOTS" -mindepth 1 -maxdepth 1 -type d -mtime +1 -exec rm -rf {} + 2>/dev/null
+  set -- "$ROOTS"/*/
+  [ ! -d "$1" ] || find "$ROOTS" -mindepth 1 -maxdepth 1 -type d -mtime +1 -exec rm -rf {} + 2>/dev/null
   # Scripts whose session ended before they had: no `start` takes an hour.
-  find "$LIVE" -mindepth 1 -maxdepth 1 -type f -name 'start-*' -mmin +60 -exec rm -f {} + 2>/dev/null
+  set -- "$LIVE"/start-*
+  [ ! -f "$1" ] || find "$LIVE" -mindepth 1 -maxdepth 1 -type f -name 'start-*' -mmin +60 -exec rm -f {} + 2>/dev/null
   return 0
 }
 
@@ -293,7 +318,7 @@ load() { # ID: sets what `start` was given and what `run` recorded
   for file in "$ENTRY/order" "$ENTRY/found"; do
     [ -r "$file" ] && read_keys <"$file"
   done
-  if read_file "$LIVE/$ID/phase" || read_phase "$ID"; then PHASE=$VALUE; fi
+  if live_phase || read_phase "$ID"; then PHASE=$VALUE; fi
   search_path "$PREVIOUS"
 }
 
@@ -379,7 +404,7 @@ stc() { # SYSTEM ACTION
   done
   stc_wait
   # What the main program left running (it may hold the lock of switch-to-configuration) ends with its unit.
-  system_ctl stop "$unit" >/dev/null 2>&1
+  is_certainly_gone "$unit" || system_ctl stop "$unit" >/dev/null 2>&1
   note "switch-to-configuration $2: $RC"
 }
 
@@ -412,6 +437,9 @@ stc_start() { # SYSTEM ACTION
 }
 
 stc_answered() { read_file "$code" && [ "$VALUE" != pending ]; }
+
+# Where systemd has a unified hierarchy, a unit's cgroup is there for as long as a process of it is.
+is_certainly_gone() { [ -d /sys/fs/cgroup/system.slice ] && [ ! -e "/sys/fs/cgroup/system.slice/$1.service" ]; } # UNIT
 
 stc_wait() {
   now
@@ -446,7 +474,7 @@ stc_wait() {
 new_failed_units() {
   # IGNORE_UNITS are patterns of units, not of files.
   set -f
-  { surely_failed_units || echo systemd-does-not-answer; } | while read -r unit; do
+  { failed_units surely || echo systemd-does-not-answer; } | while read -r unit; do
     case " $FAILED_BEFORE " in *" $unit "*) continue ;; esac
     for pattern in $IGNORE_UNITS; do
       # shellcheck disable=SC2254 # a pattern on purpose
@@ -475,7 +503,7 @@ guard() { # ID
 
 guard_start() { # ID
   guarded=$JOURNAL/$1/switch.sh
-  find_shell "${PREVIOUS:-/run/current-system}"
+  find_shell "${PREVIOUS:-$(running)}"
   # Its end is the switch's, which has deadlines.
   timeout -k 5 20 systemd-run --quiet --collect --no-ask-password --service-type=exec --unit="$unit" \
     -p OOMPolicy=continue -p OOMScoreAdjust=-900 -p IgnoreOnIsolate=yes -p TimeoutStopSec=infinity \
@@ -491,28 +519,41 @@ refuse() { # WORD...
   exit 75
 }
 
-# systemctl(1) answers is-active by a line for each unit, in order.
-active_ssh_units() {
-  set -- sshd.socket ssh.socket sshd.service ssh.service
-  system_ctl is-active "$@" 2>/dev/null | while read -r state; do
-    [ "$state" = active ] && printf '%s ' "$1"
-    shift
+
+# One question for both: which units have failed, and which of those that let people in are active.
+read_units() { # -> FAILED_BEFORE SSH_UNITS
+  listed=$(surely list-units --state=failed,active --plain --no-legend --no-pager --full) || return 1
+  FAILED_BEFORE='' SSH_UNITS=''
+  old_ifs=$IFS
+  set -f
+  IFS=$NEWLINE
+  for line in $listed; do
+    IFS=' '
+    # shellcheck disable=SC2086 # split on purpose: UNIT LOAD ACTIVE SUB DESCRIPTION (systemctl(1), list-units)
+    set -- $line
+    case ${3:-}:${1:-} in
+      failed:driftless-*) ;;
+      failed:*) FAILED_BEFORE="$FAILED_BEFORE $1" ;;
+      active:sshd.socket | active:ssh.socket | active:sshd.service | active:ssh.service) SSH_UNITS="$SSH_UNITS $1" ;;
+    esac
   done
+  IFS=$old_ifs
+  set +f
+  FAILED_BEFORE=${FAILED_BEFORE# } SSH_UNITS=${SSH_UNITS# }
 }
 
 # Everything the rest of the switch, or whoever has to finish it, needs to know of the time before.
 record_found() {
   BOOT=$(boot_id)
-  STARTED=$(date +%s)
+  clock %s
+  STARTED=$CLOCK
   PROFILE_BEFORE=$(boot_default)
-  FAILED_BEFORE=$(surely_failed_units) || return 1
-  FAILED_BEFORE=$(printf '%s' "$FAILED_BEFORE" | tr '\n' ' ')
+  read_units || return 1
   # Units that failed while it was booted are its own failures.
   if [ "$PROVING" = yes ]; then FAILED_BEFORE=$(failed_before_staging); fi
   listens && LISTENED=yes
   routed && ROUTED=yes
   boots "$PROFILE_BEFORE" && LOADER_TOLD=yes
-  SSH_UNITS=$(active_ssh_units)
   put "$ENTRY/found" "previous $PREVIOUS
 profile-before $PROFILE_BEFORE
 listened $LISTENED
@@ -524,13 +565,13 @@ ssh-units $SSH_UNITS
 started $STARTED
 boot $BOOT" || return 1
   # Given back for the rollback: a unit cannot be started on a full /run.
-  head -c 262144 /dev/zero >"$LIVE/$ID/reserve" || return 1
+  printf '%0262144d' 0 >"$LIVE/$ID/reserve" || return 1
   # Given back for the last word: after the next boot only /var can tell how it ended.
-  head -c 16384 /dev/zero >"$ENTRY/reserve"
+  printf '%016384d' 0 >"$ENTRY/reserve"
 }
 
 root_systems() {
-  mkdir -p "$ROOTS/$ID" || return 1
+  [ -d "$ROOTS/$ID" ] || mkdir -p "$ROOTS/$ID" || return 1
   ln -sfn "$SYSTEM" "$ROOTS/$ID/system" && ln -sfn "$PREVIOUS" "$ROOTS/$ID/previous" || return 1
   if [ -n "$PROFILE_BEFORE" ]; then ln -sfn "$PROFILE_BEFORE" "$ROOTS/$ID/profile" || return 1; fi
 }
@@ -540,14 +581,17 @@ take_lock() { # [SECONDS]
   [ -d "$LIVE" ] || mkdir -p "$LIVE" || return 1
   # In a shell of its own, which is all that a failed redirection of `:` ends.
   [ -e "$LOCK" ] || (umask 077 && : >>"$LOCK") || return 1
-  chmod 0600 "$LOCK" || return 1
   # A failed redirection of exec alone ends the shell.
   command exec 9>>"$LOCK" || return 1
   flock ${1:+-w "$1"} 9
 }
 
-# Says who holds the lock for this switch, for those who may not open it.
-hold() { read_start $$ && put_live "$LIVE/$ID/holder" "$$ $VALUE"; }
+# Says who holds the lock for this switch, for those who may not open it. Whole or not at all: who finds nothing takes the
+# switch for dead.
+hold() {
+  read_start $$ && printf '%s\n' "$$ $VALUE" 2>/dev/null >"$LIVE/$ID/holder.new" &&
+    mv -f "$LIVE/$ID/holder.new" "$LIVE/$ID/holder"
+}
 
 # When a process began, in ticks since boot; with its number this names it for good. Field 22 of /proc/PID/stat (proc(5)),
 # counted from behind the name, which may contain anything.
@@ -579,6 +623,8 @@ end_former() {
 is_unfinished() { read_phase "$1" && [ "$VALUE" != finished ]; } # ID
 
 run() {
+  # Of a version before, which let others read it, and so hold it.
+  [ ! -e "$LOCK" ] || chmod 0600 "$LOCK" || refuse unwritable "$LOCK"
   # The guard of the switch before may hold it for one more moment.
   take_lock 3 || refuse busy
   end_former
@@ -625,6 +671,7 @@ run() {
 # nixpkgs' switch inhibitors (system.switch.inhibitors) compare with the *booted* system; a system without the file has none.
 check_before() {
   [ -r "$SYSTEM/switch-inhibitors" ] || return 0
+  ! cmp -s "$SYSTEM/switch-inhibitors" /run/booted-system/switch-inhibitors 2>/dev/null || return 0
   wanted=$(cat "$SYSTEM/switch-inhibitors")
   booted=$(cat /run/booted-system/switch-inhibitors 2>/dev/null || printf '{}')
   [ "$wanted" = "$booted" ] && return 0
@@ -733,7 +780,7 @@ boots() { # SYSTEM
     for place in /boot /efi /boot/efi; do
       # The default may be a pattern (loader.conf(5)), and the entries may be on another partition than it.
       for file in "$place"/loader/entries/$default "$place"/loader/entries/$default.conf; do
-        [ -r "$file" ] && grep -qF "init=$1/init" "$file" && return 0
+        starts "$1" "$file" && return 0
       done
       for file in "$place"/loader/entries/*.conf; do [ -e "$file" ] && entries=yes; done
     done
@@ -749,6 +796,15 @@ boots() { # SYSTEM
   return 0
 }
 
+# Whether an entry of the boot loader starts SYSTEM.
+starts() { # SYSTEM FILE
+  [ -r "$2" ] || return 1
+  while read -r line || [ -n "$line" ]; do
+    case "$line " in *" init=$1/init "* | *"${TAB}init=$1/init "*) return 0 ;; esac
+  done <"$2"
+  return 1
+}
+
 # Somebody else's switch meanwhile is not ours to prove.
 still_ours() {
   [ "$(running)" = "$SYSTEM" ] && return
@@ -760,7 +816,7 @@ commit() {
   if [ "$GOAL" = switch ] || [ "$PROVING" = yes ]; then still_ours; fi
   enter committing
   if make_default "$SYSTEM"; then
-    rm -f "$STAGED"
+    [ ! -e "$STAGED" ] || rm -f "$STAGED"
     finish succeeded '' ''
     exit 0
   fi
@@ -930,7 +986,7 @@ entry_of() { # SYSTEM
     return
   fi
   for file in /boot/loader/entries/*.conf /efi/loader/entries/*.conf /boot/efi/loader/entries/*.conf; do
-    if ! [ -r "$file" ] || ! grep -qF "init=$1/init" "$file"; then continue; fi
+    starts "$1" "$file" || continue
     file=${file##*/}
     # The counter of boot attempts is no part of the name (systemd-boot(7), "Boot counting").
     case $file in *+*) file=${file%+*}.conf ;; esac
@@ -991,8 +1047,8 @@ settle_staged() {
   elif [ -z "$BOOTED" ]; then
     if [ "$(booted)" = "$WAITS_FOR" ]; then put "$STAGED" "$WAITING booted"; else settle did-not-boot; fi
   fi
-  rm -f "$TRIAL" "$TRIAL"-*-link
-  [ "$PROVING" = yes ] || rm -f "$STAGED"
+  if [ -n "$WAITING" ] || [ -L "$TRIAL" ]; then rm -f "$TRIAL" "$TRIAL"-*-link; fi
+  [ "$PROVING" = yes ] || [ ! -e "$STAGED" ] || rm -f "$STAGED"
 }
 
 failed_before_staging() {
@@ -1192,7 +1248,8 @@ verb_observe() { # [nix]
   read_file /etc/machine-id && reply "machine-id $VALUE"
   now
   reply "uptime $NOW"
-  reply "clock $(date +%s)"
+  clock %s
+  reply "clock $CLOCK"
   reply "running $system"
   reply "boot-default $(boot_default)"
   link=$(readlink "$PROFILE")
@@ -1232,12 +1289,18 @@ reply_kernels() { # booted|running SYSTEM -> kernels
 }
 
 reply_free() {
-  for place in nix boot; do
-    df -B1 --output=avail "/$place" 2>/dev/null | {
-      { read -r _ && read -r free; } || free=
-      reply "free-$place $free"
-    }
-  done
+  # A line of titles, then one for each place that there is.
+  if listed=$(df -B1 --output=avail /nix /boot 2>/dev/null); then
+    # shellcheck disable=SC2086 # split on purpose
+    set -- $listed
+    reply "free-nix ${2:-}"
+    reply "free-boot ${3:-}"
+  else
+    # shellcheck disable=SC2046 # split on purpose
+    set -- $(df -B1 --output=avail /nix 2>/dev/null)
+    reply "free-nix ${2:-}"
+    reply 'free-boot '
+  fi
 }
 
 observe_journal() {
@@ -1263,12 +1326,13 @@ reply_entry() {
   is_unfinished "$ID" && alive && held=yes
   # Read again: it may have ended in between, and a switch that has ended well must not look like one that died.
   read_summary "$ID" || return 1
-  if [ "$ID" = "$WAITING" ] && [ -z "$BOOTED" ] && [ "$STAGED_IN" != "$(boot_id)" ] && [ "$(booted)" != "$WAITS_FOR" ]; then
+  read_boot_id
+  if [ "$ID" = "$WAITING" ] && [ -z "$BOOTED" ] && [ "$STAGED_IN" != "$BOOT_NOW" ] && [ "$(booted)" != "$WAITS_FOR" ]; then
     instead_of_staged did-not-boot
   fi
   forgiven=no
   [ -e "$ENTRY/forgiven" ] && forgiven=yes
-  reply "entry $VALUE$TAB$(boot_id)$TAB$held$TAB$forgiven"
+  reply "entry $VALUE$TAB$BOOT_NOW$TAB$held$TAB$forgiven"
 }
 
 # Roots the system before it is copied: a collection between copy and switch must not take it. Then says which paths of
@@ -1278,13 +1342,17 @@ verb_prepare() { # ID SYSTEM
     reply 'error bad-argument'
     return
   fi
-  if ! { mkdir -p "$ROOTS/$1" && ln -sfn "$2" "$ROOTS/$1/system"; }; then
+  if ! { { [ -d "$ROOTS/$1" ] || mkdir -p "$ROOTS/$1"; } && ln -sfn "$2" "$ROOTS/$1/system"; }; then
     reply "error root $ROOTS/$1"
     return
   fi
   reply_free
   [ -n "${WANTED:-}" ] || return
-  if invalid=$(printf '%s\n' "$WANTED" | xargs nix-store --check-validity --print-invalid 2>&1); then
+  # What is not there needs no look into Nix's database, which is the dear part. A path that is there and not valid is left
+  # of a copy that broke off; Nix looks itself at what it copies, and here is only asked whether there is anything to copy.
+  if [ ! -e "$2" ]; then
+    printf '%s\n' "$WANTED" | while read -r path; do [ -e "$path" ] || reply "missing $path"; done
+  elif invalid=$(printf '%s\n' "$WANTED" | xargs nix-store --check-validity --print-invalid 2>&1); then
     printf '%s\n' "$invalid" | while read -r path; do
       if is_store_path "$path"; then reply "missing $path"; fi
     done
@@ -1307,7 +1375,7 @@ verb_start() { # ID SYSTEM KEY=VALUE...
     reply 'refused bad-argument'
     return
   fi
-  mkdir -p "$JOURNAL" "$LIVE" 2>/dev/null || { reply "refused unwritable $JOURNAL or $LIVE"; return; }
+  { [ -d "$JOURNAL" ] && [ -d "$LIVE" ]; } || mkdir -p "$JOURNAL" "$LIVE" 2>/dev/null || { reply "refused unwritable $JOURNAL or $LIVE"; return; }
   if [ -e "$ENTRY" ]; then reply 'refused exists'; return; fi
   if ! write_order "$@"; then
     rm -rf "${ENTRY:?}" "${LIVE:?}/$ID"
@@ -1326,15 +1394,23 @@ ${pair%%=*} $(one_line "${pair#*=}")"
   done
   LOG=$LIVE/$ID/log
   number=$(next_number)
+  # Nobody knows of the entry before this has succeeded: its files need no names of their own until they are whole.
   {
-    mkdir "$ENTRY" && put "$ENTRY/number" "$number" &&
-      (umask 077 && put "$ENTRY/order" "$order" && cp "$0" "$ENTRY/switch.sh") && open_live &&
-      { sync "$ENTRY/switch.sh" || :; }
+    mkdir "$ENTRY" && printf '%s\n' "$number" >"$ENTRY/number" &&
+      (umask 077 && printf '%s\n' "$order" >"$ENTRY/order" && keep_script) && open_live &&
+      { sync "$ENTRY/number" "$ENTRY/order" "$ENTRY/switch.sh" || :; }
   } 2>/dev/null
 }
 
+keep_script() {
+  case $0 in
+    "$LIVE"/start-*) mv "$0" "$ENTRY/switch.sh" ;;
+    *) cp "$0" "$ENTRY/switch.sh" ;;
+  esac
+}
+
 start_unit() {
-  find_shell /run/current-system
+  find_shell "$EXPECTED"
   said=$(timeout -k 5 80 systemd-run --quiet --collect --no-ask-password --service-type=notify --unit="driftless-switch-$ID" \
     -p NotifyAccess=all -p OOMPolicy=continue -p OOMScoreAdjust=-900 -p IgnoreOnIsolate=yes -p TimeoutStartSec=60 \
     "$SHELL_BEFORE" "$ENTRY/switch.sh" - run "$ID" 2>&1 </dev/null)
@@ -1354,12 +1430,12 @@ start_unit() {
 verb_attach() { # ID "SEEN..." SECONDS
   now
   attach_began=$NOW
-  while read_file "$LIVE/$ID/phase" && [ $((NOW - attach_began)) -lt "$3" ]; do
+  while live_phase && [ $((NOW - attach_began)) -lt "$3" ]; do
     case " $2 " in *" $VALUE "*) ;; *) break ;; esac
     sleep 0.2
     now
   done
-  read_file "$LIVE/$ID/phase" && reply "phase $VALUE"
+  live_phase && reply "phase $VALUE"
   reply "nonce $NONCE"
   reply "deadlines $SWITCH_TIMEOUT $CONTACT_TIMEOUT $HEALTH_TIMEOUT"
   [ -n "$CHECKS" ] && reply "checks $CHECKS"
@@ -1368,21 +1444,35 @@ verb_attach() { # ID "SEEN..." SECONDS
     [ "$VALUE" = finished ] && break
     alive && break
     sleep 0.2
-    read_file "$LIVE/$ID/phase" || break
+    live_phase || break
   done
   reply_entry || reply 'error no-entry'
 }
 
-# contact, recontact, accept and reject touch files only: a sick D-Bus cannot keep anyone from proving that the node is well.
+# contact, vouch, recontact, accept and reject touch files only: a sick D-Bus cannot keep anyone from proving that the node is
+# well.
 verb_contact() { # ID NONCE SSH_CONNECTION
-  [ "$2" = "$NONCE" ] || { reply 'refused nonce'; return; }
-  if [ -n "$SSH_FROM" ] && [ "$3" = "$SSH_FROM" ]; then reply 'refused same-connection'; return; fi
+  [ "$2" = "$NONCE" ] || { reply 'refused nonce'; return 1; }
+  if [ -n "$SSH_FROM" ] && [ "$3" = "$SSH_FROM" ]; then reply 'refused same-connection'; return 1; fi
   # The way to the previous system proves nothing about the new one's: it is a `recontact`, which counts after a rollback.
   case $verb-$PHASE in
-    contact-contact | contact-recontact | recontact-recontact) ;;
-    *) reply "refused phase $PHASE"; return ;;
+    contact-contact | contact-recontact | vouch-contact | vouch-recontact | recontact-recontact) ;;
+    *) reply "refused phase $PHASE"; return 1 ;;
   esac
   if claim "$LIVE/$ID/$PHASE" made; then reply "contact $VALUE"; else reply 'error claim'; fi
+  [ "$VALUE" = made ]
+}
+
+# Contact from one who has nothing else to check: the node hears his verdict with it, as soon as it asks for one.
+verb_vouch() { # ID NONCE SSH_CONNECTION
+  verb_contact "$@" && [ "$PHASE" = contact ] || return
+  now
+  vouch_began=$NOW
+  while live_phase && [ "$VALUE" = contact ] && [ $((NOW - vouch_began)) -lt 5 ]; do
+    sleep 0.1
+    now
+  done
+  [ "$VALUE" = health ] && PHASE=health && verb_accept "$1" "$2"
 }
 
 verb_accept() { # ID NONCE
@@ -1441,7 +1531,7 @@ needs_entry() { # ID
 }
 
 main() {
-  SHELL_OF='' FAILED_BEFORE='' AFTER_ROLLBACK='' NO_CHECK='' PREVIOUS='' WAITING=''
+  BOOT_NOW='' FAILED_BEFORE='' AFTER_ROLLBACK='' NO_CHECK='' PREVIOUS='' WAITING=''
   frame=${1:--} verb=${2:-}
   [ $# -ge 2 ] || { echo 'usage: switch.sh FRAME VERB [ARGUMENT]...' >&2; exit 64; }
   shift 2
@@ -1464,11 +1554,12 @@ main() {
     abandon) verb_abandon "$@" ;;
     start)
       verb_start "$@"
-      # The script as it came; the switch has its copy.
-      case $0 in "$LIVE"/start-*) rm -f "$0" ;; esac
+      # The script as it came, where no switch has taken it.
+      case $0 in "$LIVE"/start-*) [ ! -e "$0" ] || rm -f "$0" ;; esac
       ;;
     attach) needs_entry "$1" && verb_attach "$@" ;;
     contact | recontact) needs_entry "$1" && verb_contact "$@" ;;
+    vouch) needs_entry "$1" && verb_vouch "$@" ;;
     accept) needs_entry "$1" && verb_accept "$@" ;;
     reject) needs_entry "$1" && verb_reject "$@" ;;
     log) needs_entry "$1" && verb_log "$@" ;;

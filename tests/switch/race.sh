@@ -83,7 +83,6 @@ SH
     for who in accept reject await; do
       grep -qx "verdict $stands" "/run/lab/$who" || fail "round $round: $stands stands, $who was told $(cat /run/lab/$who)"
     done
-    [ "$(cd "$L/$id" && echo verdict*)" = verdict ] || fail "round $round leaves $(ls "$L/$id")"
     wins="$wins ${stands%% *}"
     rm -r "${J:?}/$id" "${L:?}/$id"
   done
@@ -117,6 +116,8 @@ switches() { # NUMBER SYSTEM
     # Late ones are told so: of a phase that is over, or of the verdict that stands.
     grep -qxE "verdict $stands|refused phase [a-z-]+" "/run/lab/$who" || fail "$stands stands, $who was told $(cat /run/lab/$who)"
   done
+  left=$(cd "$L/$id" && echo contact* fate* verdict*)
+  [ "$left" = 'contact fate verdict' ] || fail "the end leaves $left"
   echo "${stands%% *}"
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::shown;
 use crate::cli::direct::Direct;
-use crate::cli::fleet::{self, FleetArgs};
+use crate::cli::fleet::{self, LookArgs};
 use crate::cli::output::{self, Format};
 use crate::cli::table::{Cell, Table};
 use crate::cli::{Global, secrets};
@@ -20,17 +20,6 @@ use crate::model::node::NodeSpec;
 use crate::model::secret::{AgeFile, Decrypt, SecretName, SecretSpec, Source};
 use crate::model::store_path::StorePath;
 use crate::secrets::{Keyring, ciphertext};
-
-/// Arguments of `secrets list`.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    /// Which fleet, which nodes.
-    #[command(flatten)]
-    pub fleet: FleetArgs,
-    /// Print as
-    #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
-}
 
 /// One secret of one node.
 #[derive(Debug, Serialize)]
@@ -49,7 +38,7 @@ struct Row<'a> {
 }
 
 /// Lists; an error names the nodes that are not known.
-pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
+pub async fn run(global: &Global, args: LookArgs) -> Result<ExitCode> {
     let fleet::Chosen { specs, without } = fleet::specs(global, &args.fleet).await?;
     let here = Direct::prepare(global)?;
     let mut rows = Vec::new();
@@ -77,7 +66,7 @@ async fn closure(here: &Direct, spec: &NodeSpec) -> Option<BTreeSet<StorePath>> 
     if spec.secrets.is_empty() || !Path::new(spec.toplevel.as_str()).exists() {
         return None;
     }
-    Some(here.nix.requisites(&spec.toplevel).await.ok()?.into_iter().collect())
+    Some(here.nix.requisites(&spec.toplevel).await.ok()?.iter().cloned().collect())
 }
 
 fn recipients(spec: &NodeSpec, secret: &SecretSpec) -> BTreeSet<String> {
