@@ -1,12 +1,13 @@
 //! Deployments that move a node: another port, address or host key. Work goes to where the node answered last, contact to
 //! where it is declared; whatever fails, the node stays within reach.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use driftless_lab::{Fleet, Lab, Setup, System};
 use serde_json::Value;
+
+use crate::beginning::fleet_of;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -63,9 +64,7 @@ impl World {
         for node in &nodes {
             node.enter("cp /etc/ssh/ssh_host_ed25519_key /etc/ssh/first").unwrap().ok().unwrap();
         }
-        let program = Path::new(env!("CARGO_BIN_EXE_driftless"));
-        let fleet = Fleet::new(&lab, nodes, program, Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
-        Self { fleet, other_key: public }
+        Self { fleet: fleet_of(&lab, nodes), other_key: public }
     }
 
     fn address(&self, name: &str) -> String {

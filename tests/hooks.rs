@@ -1,21 +1,15 @@
 //! Hooks around the switch, on lab nodes: run by a person's `driftless deploy`, and by a controller only with permission.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use driftless_lab::{Fleet, Lab, System};
+use driftless_lab::Fleet;
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(60);
+use crate::beginning::{commit, fleet};
 
-fn fleet(names: &[&str]) -> Fleet {
-    let lab = Lab::start().unwrap();
-    let first = System::new("installed").build().unwrap();
-    let nodes = lab.nodes(names, &first).unwrap();
-    Fleet::new(&lab, nodes, Path::new(env!("CARGO_BIN_EXE_driftless")), Path::new(env!("CARGO_MANIFEST_DIR")))
-        .unwrap()
-}
+const SOON: Duration = Duration::from_secs(60);
 
 /// Where the hooks of a test write what they saw.
 fn diary(fleet: &Fleet) -> PathBuf {
@@ -48,10 +42,6 @@ fn telling(fleet: &Fleet, further: &str) -> String {
         tell("before", "$(ssh \"$HOST\" test -e \"$NEWSYSTEM\" && echo there || echo not there)"),
         tell("after", "$status $OUTCOME"),
     )
-}
-
-fn commit(fleet: &Fleet, message: &str, body: impl Fn(&str) -> String) -> String {
-    fleet.commit(message, &[("deployment.nix", &fleet.deployment("", body))]).unwrap()
 }
 
 fn allow(fleet: &Fleet) {

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod architecture;
+mod beginning;
 mod campaign;
 mod cli;
 mod cli_on_nodes;

@@ -11,21 +11,14 @@ mod rivals;
 mod source;
 mod state;
 
-use std::path::Path;
 use std::time::Duration;
 
 use driftless_lab::{Fleet, Lab, System};
 use serde_json::Value;
 
-const SOON: Duration = Duration::from_secs(60);
+use crate::beginning::{commit, fleet, fleet_of};
 
-fn fleet(names: &[&str]) -> Fleet {
-    let lab = Lab::start().unwrap();
-    let first = System::new("installed").build().unwrap();
-    let nodes = lab.nodes(names, &first).unwrap();
-    Fleet::new(&lab, nodes, Path::new(env!("CARGO_BIN_EXE_driftless")), Path::new(env!("CARGO_MANIFEST_DIR")))
-        .unwrap()
-}
+const SOON: Duration = Duration::from_secs(60);
 
 fn text(text: &str) -> String {
     format!("configuration.lab.text = \"{text}\";")
@@ -34,10 +27,6 @@ fn text(text: &str) -> String {
 /// The same on a node that has time: a machine that runs many tests at once may need longer for a login than the rest allows.
 fn patient(text: &str) -> String {
     format!("switchTimeout = 60; successTimeout = 60; healthTimeout = 60; {}", self::text(text))
-}
-
-fn commit(fleet: &Fleet, message: &str, body: impl Fn(&str) -> String) -> String {
-    fleet.commit(message, &[("deployment.nix", &fleet.deployment("", body))]).unwrap()
 }
 
 fn is(node: &Value, decision: &str, kind: &str) -> bool {

@@ -13,6 +13,8 @@ use driftless::secrets::{Content, encrypt, parse_recipient};
 use driftless_lab::{Fleet, Lab, Node, Output, Setup, Sudo, System, User};
 use sha2::{Digest, Sha256};
 
+use crate::beginning;
+
 const SOON: Duration = Duration::from_secs(60);
 const SETS: &str = "/var/lib/driftless-node/secrets";
 
@@ -23,8 +25,7 @@ fn fleet(names: &[&str]) -> Fleet {
 }
 
 fn fleet_of(lab: &Lab, nodes: Vec<Node>) -> Fleet {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let fleet = Fleet::new(lab, nodes, Path::new(env!("CARGO_BIN_EXE_driftless")), project).unwrap();
+    let fleet = beginning::fleet_of(lab, nodes);
     let identity = fleet.identity();
     let text = fs::read_to_string(fleet.config_file()).unwrap();
     let text = format!("{text}\n[secrets]\nidentity_files = [{:?}]\n", identity.display().to_string());

@@ -1,5 +1,6 @@
 //! How the verbs of `switch.sh` are called: command lines, privileges, deadlines. Decides nothing.
 
+use std::iter;
 use std::time::Duration;
 
 use rand::Rng;
@@ -153,10 +154,13 @@ impl Node {
     }
 
     pub(super) fn line(&self, attempt: &'static str, words: &[String]) -> Result<String, NodeError> {
-        shlex::try_join(words.iter().map(String::as_str)).map_err(|error| NodeError::Script {
-            node: self.name.clone(),
-            attempt,
-            said: format!("an argument cannot be given to a shell: {error}"),
+        // No shell has to wait for the command's end.
+        shlex::try_join(iter::once("exec").chain(words.iter().map(String::as_str))).map_err(|error| {
+            NodeError::Script {
+                node: self.name.clone(),
+                attempt,
+                said: format!("an argument cannot be given to a shell: {error}"),
+            }
         })
     }
 

@@ -1,18 +1,13 @@
 //! A hive on a real node: from an unedited repository to a machine that runs it.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
-use driftless_lab::{Fleet, Lab, System};
+use crate::beginning::fleet;
 
 #[test]
 fn a_controller_keeps_a_node_equal_to_a_colmena_hive() {
-    let lab = Lab::start().unwrap();
-    let first = System::new("installed").build().unwrap();
-    let nodes = lab.nodes(&["n1"], &first).unwrap();
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut fleet = Fleet::new(&lab, nodes, Path::new(env!("CARGO_BIN_EXE_driftless")), project).unwrap();
+    let mut fleet = fleet(&["n1"]);
     let known_hosts = fleet.dir().join("known_hosts");
     let node = &fleet.nodes["n1"];
     fs::write(&known_hosts, format!("{} {}\n", node.address(), node.host_key())).unwrap();

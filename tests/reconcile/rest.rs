@@ -64,9 +64,7 @@ fn an_unchanged_pass_runs_no_nix_and_asks_each_node_once() {
     let installed = System::new("installed").build().unwrap();
     let setup = Setup { sshd_options: vec!["LogLevel VERBOSE".into()], ..Setup::default() };
     let nodes = ["n1", "n2"].map(|name| lab.node_with(name, &installed, &setup).unwrap());
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut fleet =
-        Fleet::new(&lab, nodes.into(), Path::new(env!("CARGO_BIN_EXE_driftless")), project).unwrap();
+    let mut fleet = fleet_of(&lab, nodes.into());
     // Programs that tell of themselves before they do what they do.
     let (programs, told) = (fleet.dir().join("programs"), fleet.dir().join("told"));
     fs::create_dir(&programs).unwrap();

@@ -1,6 +1,7 @@
 //! What the repository can do to the controller: commits arrive, and nothing that happens to it stops the healing.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 

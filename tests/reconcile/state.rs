@@ -1,7 +1,7 @@
 //! The state directory is a cache: deleted, full, read-only or full of rubbish, it costs time and is said, nothing else.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::source::{fetch_error, is_healed};
