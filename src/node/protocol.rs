@@ -1,6 +1,5 @@
 //! How the verbs of `switch.sh` are called: command lines, privileges, deadlines. Decides nothing.
 
-use std::iter;
 use std::time::Duration;
 
 use rand::Rng;
@@ -154,8 +153,9 @@ impl Node {
     }
 
     pub(super) fn line(&self, attempt: &'static str, words: &[String]) -> Result<String, NodeError> {
-        // No shell has to wait for the command's end.
-        shlex::try_join(iter::once("exec").chain(words.iter().map(String::as_str))).map_err(|error| {
+        // No shell has to wait for another one. (Of an escalation that is missing, `exec` would speak in its own name.)
+        let exec = words.first().filter(|word| *word == "sh").map(|_| "exec");
+        shlex::try_join(exec.into_iter().chain(words.iter().map(String::as_str))).map_err(|error| {
             NodeError::Script {
                 node: self.name.clone(),
                 attempt,
