@@ -76,6 +76,7 @@ faults:
 bench:
 	@tests/deps.sh bench
 	cargo bench --bench plan
+	cargo bench --bench evaluation
 	cargo bench --bench fleet
 
 lint:

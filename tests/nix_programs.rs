@@ -1,5 +1,7 @@
 //! The nix programs as the controller asks them: real Nix over small deployments, the small nixpkgs of `tests/nixpkgs`.
 
+mod evaluation;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,6 +52,10 @@ impl World {
 
     /// Nodes in our format, each with the body of its configuration.
     fn nodes(nodes: &[(&str, &str)]) -> Self {
+        Self::new(&Self::text(nodes))
+    }
+
+    fn text(nodes: &[(&str, &str)]) -> String {
         let nodes: String = nodes
             .iter()
             .map(|(name, body)| {
@@ -57,10 +63,10 @@ impl World {
             })
             .collect();
         let entry = Path::new(env!("CARGO_MANIFEST_DIR"));
-        Self::new(&format!(
+        format!(
             "import {} {{ }} ({{ ... }}: {{ defaults = {{ ... }}: {{ nixpkgs = <nixpkgs>; }}; {nodes} }})",
             entry.join("nix").display()
-        ))
+        )
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -96,41 +96,60 @@ pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
     let evaluate = job.nix.evaluate(&deployment, order, out);
     let build = async {
         let mut builds = JoinSet::new();
-        while let Some((name, outcome)) = evaluated.recv().await {
-            match outcome {
-                Err(error) => found(Prepared::Evaluated(name, Err(error.into()))),
-                Ok(Evaluated::Disabled) => found(Prepared::Evaluated(name, Ok(None))),
-                Ok(Evaluated::NotDeployable(why)) => {
-                    for why in why {
-                        tracing::warn!(node = %name, "is not deployed: {why}");
+        let mut evaluating = true;
+        // Neither waits for the other: what is built is told while the next evaluation still runs.
+        while evaluating || !builds.is_empty() {
+            tokio::select! {
+                received = evaluated.recv(), if evaluating => match received {
+                    None => evaluating = false,
+                    Some((name, outcome)) => {
+                        if let Some(spec) = told(&name, outcome, &found) {
+                            let (nix, root) = (job.nix.clone(), system_root(&job.roots, &name));
+                            builds.spawn(async move {
+                                let built = nix.realise(&name, &spec, &root).await;
+                                (name, built.map_err(Failure::from))
+                            });
+                        }
                     }
-                    found(Prepared::Evaluated(name, Ok(None)));
-                }
-                Ok(Evaluated::Node(spec)) => {
-                    if !spec.unsupported.is_empty() {
-                        let ignored = spec.unsupported.len();
-                        tracing::warn!(node = %name, ignored, "has settings that are not heeded; `driftless check` lists them");
+                },
+                Some(joined) = builds.join_next() => {
+                    if let Ok((name, built)) = joined {
+                        found(Prepared::Built(name, built));
                     }
-                    let (nix, root) = (job.nix.clone(), system_root(&job.roots, &name));
-                    found(Prepared::Evaluated(name.clone(), Ok(Some(spec.clone()))));
-                    builds.spawn(async move {
-                        let built = nix.realise(&name, &spec, &root).await;
-                        (name, built.map_err(Failure::from))
-                    });
                 }
-            }
-            while let Some(Ok((name, built))) = builds.try_join_next() {
-                found(Prepared::Built(name, built));
-            }
-        }
-        while let Some(joined) = builds.join_next().await {
-            if let Ok((name, built)) = joined {
-                found(Prepared::Built(name, built));
             }
         }
     };
     tokio::join!(evaluate, build);
     found(Prepared::Done);
+}
+
+/// Hands in what a node evaluates to. Returns what is to be built.
+fn told(
+    name: &NodeName,
+    outcome: Result<Evaluated, NixError>,
+    found: &impl Fn(Prepared),
+) -> Option<Box<NodeSpec>> {
+    let evaluated = |outcome| found(Prepared::Evaluated(name.clone(), outcome));
+    match outcome {
+        Err(error) => evaluated(Err(error.into())),
+        Ok(Evaluated::Disabled) => evaluated(Ok(None)),
+        Ok(Evaluated::NotDeployable(why)) => {
+            for why in why {
+                tracing::warn!(node = %name, "is not deployed: {why}");
+            }
+            evaluated(Ok(None));
+        }
+        Ok(Evaluated::Node(spec)) => {
+            if !spec.unsupported.is_empty() {
+                let ignored = spec.unsupported.len();
+                tracing::warn!(node = %name, ignored, "has settings that are not heeded; `driftless check` lists them");
+            }
+            evaluated(Ok(Some(spec.clone())));
+            return Some(spec);
+        }
+    }
+    None
 }
 
 /// The nodes that the commit touches come first.
