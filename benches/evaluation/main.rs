@@ -27,6 +27,8 @@ const MOST_REAL_TOGETHER: usize = 20;
 const BY_HAND: (usize, &str) = (2, "2G");
 /// Each is measured so often; the best counts, for whatever else the machine does makes it only slower.
 const RUNS: usize = 3;
+/// Where each takes minutes, once.
+const LONG_RUNS: usize = 1;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -63,7 +65,8 @@ async fn measure(fleet: &Fleet<'_>, table: &mut Table) -> Result<()> {
     fleet.divided("warm up", fleet.budget()).await?;
     let (mut hand, mut first, mut cold) = (Vec::new(), Vec::new(), Vec::new());
     let one = if together { Some(fleet.by_hand(nodes, 1, None).await?) } else { None };
-    for run in 0..RUNS {
+    let runs = if together { RUNS } else { LONG_RUNS };
+    for run in 0..runs {
         fleet.forget()?;
         hand.push(fleet.by_hand(BY_HAND.0, fleet.cores, Some(BY_HAND.1)).await?);
         first.push(fleet.divided(&format!("first {run}"), fleet.budget()).await?);
@@ -73,7 +76,7 @@ async fn measure(fleet: &Fleet<'_>, table: &mut Table) -> Result<()> {
             hand[run].took, first[run].took, cold[run].took
         );
     }
-    let cached = fleet.divided(&format!("cold {}", RUNS - 1), fleet.budget()).await?;
+    let cached = fleet.divided(&format!("cold {}", runs - 1), fleet.budget()).await?;
     let (hand, first, cold) = (best(hand), best(first), best(cold));
     let row = |what: &str| format!("{nodes} nodes: {what}");
     match one {

@@ -207,3 +207,17 @@ fn show_trace_shows_the_way_to_an_error_and_is_silent_without_one() {
     assert!(long.matches("… ").count() > 3 && long.contains("deployment.nix:"), "{long}");
     assert!(!long.contains("evaluating file"), "{long}");
 }
+
+#[tokio::test]
+async fn an_option_of_the_wrong_type_names_file_and_node_and_stops_nobody_else() {
+    let world = World::nodes(&[("db", ""), ("web", "imports = [ ./web.nix ];")]);
+    fs::write(world.path("web.nix"), "{ networking.hostName = 5; }").unwrap();
+    let all = evaluate(&world.nix(), &world.deployment(), &["db", "web"]).await;
+    let error = all[&name("web")].as_ref().unwrap_err().to_string();
+    assert!(error.starts_with("web does not evaluate:\nerror: "), "{error}");
+    assert!(
+        error.contains("`networking.hostName' is not of type") && error.contains("web.nix': 5"),
+        "{error}"
+    );
+    assert!(all[&name("db")].is_ok());
+}
