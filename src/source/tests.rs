@@ -139,7 +139,7 @@ async fn the_paths_that_differ_from_an_earlier_tree_or_commit_are_known() {
     let source = place.source();
     fs::create_dir_all(place.up().join("hosts/web")).unwrap();
     fs::write(place.up().join("hosts/web/old.nix"), "{ }").unwrap();
-    place.commit("hosts");
+    place.commit("nodes");
     let before = source.fetch().await.unwrap();
     place.up_git(&["mv", "hosts/web/old.nix", "hosts/web/new.nix"]);
     place.commit("second");
