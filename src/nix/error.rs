@@ -191,6 +191,7 @@ impl NixError {
             | Self::CopyRun { .. }
             | Self::SshOption { .. }
             | Self::Closure { .. }
+            | Self::NotInStore { .. }
             | Self::ClosureAnswer { .. } => false,
         }
     }
