@@ -14,6 +14,7 @@ use super::ask::Asked;
 use super::cache::Cache;
 use super::memory;
 use super::queue::{Chunk, Company, Fault, Order, Queue};
+use super::share::Budget;
 use super::{Deployment, Nix, NixError};
 use crate::config::Bytes;
 use crate::model::manifest::Names;
@@ -48,7 +49,7 @@ impl Nix {
         if let Some(names) = cache.as_ref().and_then(Cache::names) {
             return Ok(names);
         }
-        let names = self.ask_names(deployment, self.eval_memory()).await?;
+        let names = self.ask_names(deployment, self.eval_memory().alone).await?;
         if let Some(cache) = cache {
             cache.keep_names(&names);
         }
@@ -167,8 +168,15 @@ impl Nix {
         Ok(())
     }
 
-    /// The memory of all evaluations together.
-    fn eval_memory(&self) -> Bytes {
-        self.eval.memory.unwrap_or_else(|| Bytes(memory::available().unwrap_or(ASSUMED_MEMORY) / 4 * 3))
+    /// The memory of evaluations. Unless it is configured, swap is for nodes that cannot be evaluated without.
+    fn eval_memory(&self) -> Budget {
+        let share = |bytes: u64| Bytes(bytes / 4 * 3);
+        match self.eval.memory {
+            Some(memory) => Budget { together: memory, alone: memory },
+            None => {
+                let available = memory::available().unwrap_or(ASSUMED_MEMORY);
+                Budget { together: share(available), alone: share(available + memory::swap()) }
+            }
+        }
     }
 }

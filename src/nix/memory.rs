@@ -14,6 +14,11 @@ pub(super) fn available() -> Option<u64> {
     left.chain([host]).min()
 }
 
+/// Swap that nobody uses, bytes.
+pub(super) fn swap() -> u64 {
+    fs::read_to_string("/proc/meminfo").ok().and_then(|text| amount(&text, "SwapFree:")).unwrap_or(0)
+}
+
 /// What a control group may still have (cgroups(7), memory controller v2); `None` where nothing bounds it.
 fn left_in(group: &Path) -> Option<u64> {
     let read = |name: &str| fs::read_to_string(group.join(name)).ok()?.trim().parse::<u64>().ok();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::experience::Experience;
-use super::share::{Share, Waiting};
+use super::share::{Budget, Share, Waiting};
 use crate::config::Bytes;
 use crate::model::name::NodeName;
 
@@ -61,7 +61,7 @@ impl Queue {
     pub(super) fn new(
         groups: Vec<Vec<NodeName>>,
         known: &BTreeMap<NodeName, Experience>,
-        memory: Bytes,
+        memory: Budget,
         workers: usize,
         most: Option<usize>,
     ) -> Self {
@@ -72,7 +72,7 @@ impl Queue {
         let share = Share::of(memory, workers, middle(&allocated));
         let too_large = |name: &NodeName| {
             let tried = known.get(name).and_then(|experience| experience.too_little);
-            share.workers > 1 && tried.is_some_and(|tried| tried >= share.each.0)
+            share.each < share.whole && tried.is_some_and(|tried| tried >= share.each.0)
         };
         let (mut alone, mut waiting) = (VecDeque::new(), VecDeque::new());
         for group in groups {
@@ -126,7 +126,7 @@ impl Queue {
     /// failure is its only node's.
     pub(super) fn failed(&mut self, chunk: &Chunk, fault: Fault) -> bool {
         match (chunk.nodes.as_slice(), fault, chunk.place) {
-            ([one], Fault::Memory, Company::Others) if self.share.workers > 1 => {
+            ([one], Fault::Memory, Company::Others) if self.share.each < self.share.whole => {
                 self.alone.push_back(one.clone());
                 true
             }
@@ -159,7 +159,11 @@ mod tests {
     fn queue(groups: &[&[&str]], known: &[(&str, Experience)], mib: u64) -> Queue {
         let known = known.iter().map(|(name, known)| (name.parse().unwrap(), known.clone())).collect();
         let groups = groups.iter().map(|group| names(group)).collect();
-        Queue::new(groups, &known, Bytes(mib * MIB), 2, None)
+        Queue::new(groups, &known, budget(mib), 2, None)
+    }
+
+    fn budget(mib: u64) -> Budget {
+        Budget { together: Bytes(mib * MIB), alone: Bytes(mib * MIB) }
     }
 
     fn allocated(mib: u64) -> Experience {
@@ -190,7 +194,7 @@ mod tests {
         let mut queue = Queue::new(
             vec![names(&["z"]), names(&refs)],
             &known.iter().map(|(name, known)| (name.parse().unwrap(), known.clone())).collect(),
-            Bytes(8192 * MIB),
+            budget(8192),
             2,
             None,
         );
@@ -233,6 +237,15 @@ mod tests {
         );
         assert!(!queue.failed(&again, Fault::Memory), "there is no more");
         assert_eq!(queue.next(0), None);
+    }
+
+    #[test]
+    fn the_only_worker_may_use_swap_for_one_node_that_needs_it() {
+        let memory = Budget { together: Bytes(512 * MIB), alone: Bytes(2048 * MIB) };
+        let mut queue = Queue::new(vec![names(&["big"])], &BTreeMap::new(), memory, 1, None);
+        let chunk = queue.next(0).unwrap();
+        assert!(queue.failed(&chunk, Fault::Memory));
+        assert_eq!(queue.next(0).unwrap().memory, Bytes(2048 * MIB));
     }
 
     #[test]

@@ -17,6 +17,15 @@ const WORTHWHILE: u64 = 1280 * MIB;
 /// The heap of an evaluator at its start, at the least and at the most.
 const HEAP: (u64, u64) = (16 * MIB, 4096 * MIB);
 
+/// What evaluations may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Budget {
+    /// All that run at once.
+    pub(super) together: Bytes,
+    /// One that runs alone, because it wants more than its share of that.
+    pub(super) alone: Bytes,
+}
+
 /// The memory of evaluations, divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Share {
@@ -29,13 +38,14 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// Divides `whole` among at most `workers`: among fewer where each would have too little for a node like `typical`.
-    pub(super) fn of(whole: Bytes, workers: usize, typical: Option<u64>) -> Self {
+    /// Divides a budget among at most `workers`: among fewer where each would have too little for a node like `typical`.
+    pub(super) fn of(budget: Budget, workers: usize, typical: Option<u64>) -> Self {
+        let Budget { together, alone } = budget;
         // With half of what it allocates, a node's evaluation collects garbage a few times, and ends well.
         let comfortable = BESIDE_HEAP + typical.unwrap_or(GUESSED) / 2;
-        let fitting = usize::try_from(whole.0 / comfortable).unwrap_or(usize::MAX);
+        let fitting = usize::try_from(together.0 / comfortable).unwrap_or(usize::MAX);
         let workers = fitting.clamp(1, workers.max(1));
-        Self { workers, each: Bytes(whole.0 / workers as u64), whole }
+        Self { workers, each: Bytes(together.0 / workers as u64), whole: alone }
     }
 
     /// How many of the nodes that wait, the next one first, go into one process: `needs` is what each allocated before.
@@ -76,8 +86,12 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
+    fn budget(whole: u64) -> Budget {
+        Budget { together: Bytes(whole), alone: Bytes(whole) }
+    }
+
     fn share(whole: u64, workers: usize, typical: Option<u64>) -> (usize, u64) {
-        let share = Share::of(Bytes(whole), workers, typical);
+        let share = Share::of(budget(whole), workers, typical);
         assert!(share.each.0 * share.workers as u64 <= whole, "more than there is: {share:?}");
         (share.workers, share.each.0 / MIB)
     }
@@ -97,7 +111,7 @@ mod tests {
     }
 
     fn together(whole: u64, needs: &[Option<u64>], wait: Waiting) -> usize {
-        Share::of(Bytes(whole), 2, None).together(needs.iter().copied(), wait)
+        Share::of(budget(whole), 2, None).together(needs.iter().copied(), wait)
     }
 
     const MANY: Waiting = Waiting { nodes: 1000, typical: None, most: None };
