@@ -54,6 +54,9 @@ struct Collector {
     total_bytes: u64,
 }
 
+/// Lines of an evaluator that was cut short.
+const LAST_WORDS: usize = 20;
+
 impl Nix {
     /// Lists the nodes.
     pub(super) async fn ask_names(&self, deployment: &Deployment, memory: Bytes) -> Result<Names, NixError> {
@@ -152,7 +155,10 @@ impl Nix {
                 };
                 Err(NixError::Evaluation { of, message })
             }
-            Err(source) => Err(NixError::EvaluationCut { of, source }),
+            Err(source) => {
+                let source = source.having_said(said.end(LAST_WORDS));
+                Err(NixError::EvaluationCut { of, source })
+            }
         }
     }
 }
