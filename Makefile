@@ -31,7 +31,7 @@ help:
 	@echo 'make test         every test, those on lab nodes included'
 	@echo 'make fuzz         feeds every parser to a fuzzer, SECONDS=60 each; needs a nightly Rust'
 	@echo 'make faults       N=200 SEED=...: random merges and faults on five lab nodes, and what must hold all the same'
-	@echo 'make bench        what it costs, measured on 20 lab nodes, as one table'
+	@echo 'make bench        what it costs: evaluating up to 100 nodes, and the rest on 20 lab nodes, as tables'
 	@echo 'make lint         formatting, clippy, shellcheck, promtool'
 	@echo 'make build        the driftless binary, optimised'
 	@echo 'make deps         installs what all of these need'
@@ -76,6 +76,7 @@ faults:
 bench:
 	@tests/deps.sh bench
 	cargo bench --bench plan
+	cargo bench --bench evaluation
 	cargo bench --bench fleet
 
 lint:

@@ -90,6 +90,15 @@ impl CommandError {
             Self::Missing { .. } | Self::Start { .. } | Self::Pipe { .. } => None,
         }
     }
+
+    /// The same with other last words: those of a program whose chatter is for us, not for people.
+    pub fn having_said(self, tail: Tail) -> Self {
+        match self {
+            Self::Deadline { argv, deadline, tail: _ } => Self::Deadline { argv, deadline, tail },
+            Self::Failed { argv, status, tail: _ } => Self::Failed { argv, status, tail },
+            Self::Missing { .. } | Self::Start { .. } | Self::Pipe { .. } => self,
+        }
+    }
 }
 
 /// The last lines a program wrote to stderr.

@@ -15,6 +15,10 @@ use serde::{Deserialize, Deserializer};
 use crate::model::format::Format;
 use crate::model::hook::HookPolicy;
 
+mod evaluation;
+
+pub use evaluation::{Bytes, EvalConfig};
+
 /// Where the configuration is looked for when `--config` is not given.
 pub const DEFAULT_PATH: &str = "/etc/driftless/driftless.toml";
 
@@ -50,6 +54,9 @@ pub struct Config {
     /// How the nix programs are run.
     #[serde(default)]
     pub nix: NixConfig,
+    /// How deployments are evaluated.
+    #[serde(default)]
+    pub eval: EvalConfig,
     /// How nodes are reached.
     #[serde(default)]
     pub ssh: SshConfig,
@@ -94,17 +101,8 @@ pub struct SourceConfig {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NixConfig {
-    /// Evaluations at a time.
-    pub workers: usize,
-    /// Nodes per evaluation.
-    pub chunk: usize,
     /// Builds (of nodes) at a time; Nix itself runs `max-jobs` derivations in each.
     pub builds: usize,
-    /// Most memory for one evaluation, MiB; default: nine tenths of what this host has, swap included.
-    pub eval_memory_mib: Option<u64>,
-    /// Longest time for one evaluation.
-    #[serde(deserialize_with = "duration")]
-    pub eval_timeout: Duration,
     /// Longest time for one node's build.
     #[serde(deserialize_with = "duration")]
     pub build_timeout: Duration,
@@ -121,11 +119,7 @@ impl Default for NixConfig {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            workers: cores,
-            chunk: 2,
             builds: cores,
-            eval_memory_mib: None,
-            eval_timeout: Duration::from_secs(15 * 60),
             build_timeout: Duration::from_secs(2 * 60 * 60),
             copy_stall: Duration::from_secs(5 * 60),
             nix_path: None,
@@ -389,9 +383,10 @@ mod tests {
         assert_eq!(parse(EXAMPLE).unwrap(), minimal);
         let mut whole = parse(&whole_example()).unwrap();
         // These have no default, or one that depends on the machine.
-        whole.nix.workers = minimal.nix.workers;
+        whole.eval.workers = minimal.eval.workers;
+        whole.eval.memory = None;
+        whole.eval.chunk = None;
         whole.nix.builds = minimal.nix.builds;
-        whole.nix.eval_memory_mib = None;
         whole.nix.nix_path = None;
         whole.source.format = None;
         whole.nix.options.clear();

@@ -5,6 +5,7 @@
 //! building, observing and switching run as tasks beside the loop, so that a slow one never delays the rest; what they
 //! found waits in a queue until the next pass reads it. Nothing is decided here: that is `plan`'s.
 
+mod affected;
 mod candidate;
 mod clock;
 mod commit_times;
@@ -130,6 +131,7 @@ pub async fn run(
     let config = &options.config;
     let source = Source::open(&config.source, &options.state_dir).map_err(ControllerError::Source)?;
     let nix = Nix::new(&config.nix, &options.state_dir).map_err(ControllerError::Nix)?;
+    let nix = nix.evaluating(&config.eval);
     let address = config.serve.listen;
     let tcp =
         TcpListener::bind(address).await.map_err(|source| ControllerError::Listen { address, source })?;

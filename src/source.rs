@@ -4,6 +4,7 @@
 //! after the fetch is read from our own bare clone. Never evaluates, never decides whether a commit may be deployed,
 //! and never writes to the repository that is followed.
 
+mod changed;
 mod checkout;
 mod error;
 mod fetch;

@@ -1,12 +1,14 @@
 //! The nix programs as the controller asks them: real Nix over small deployments, the small nixpkgs of `tests/nixpkgs`.
 
+mod evaluation;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use driftless::config::NixConfig;
+use driftless::config::{Bytes, EvalConfig, NixConfig};
 use driftless::model::name::NodeName;
 use driftless::model::node::NodeSpec;
 use driftless::nix::{Deployment, Evaluated, Nix, NixError, Place};
@@ -19,6 +21,7 @@ const BASE: &str = "boot.isContainer = true; system.stateVersion = \"24.05\";";
 struct World {
     folder: TempDir,
     config: NixConfig,
+    eval: EvalConfig,
 }
 
 impl World {
@@ -33,19 +36,26 @@ impl World {
             ("experimental-features", "nix-command flakes"),
         ];
         let config = NixConfig {
-            workers: 2,
-            chunk: 5,
-            eval_timeout: Duration::from_secs(60),
             build_timeout: Duration::from_secs(60),
             nix_path: Some(format!("nixpkgs={}", project.join("tests/nixpkgs").display())),
             options: options.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
             ..NixConfig::default()
         };
-        Self { folder, config }
+        let eval = EvalConfig {
+            workers: 2,
+            chunk: Some(5),
+            timeout: Duration::from_secs(60),
+            ..EvalConfig::default()
+        };
+        Self { folder, config, eval }
     }
 
     /// Nodes in our format, each with the body of its configuration.
     fn nodes(nodes: &[(&str, &str)]) -> Self {
+        Self::new(&Self::text(nodes))
+    }
+
+    fn text(nodes: &[(&str, &str)]) -> String {
         let nodes: String = nodes
             .iter()
             .map(|(name, body)| {
@@ -53,10 +63,10 @@ impl World {
             })
             .collect();
         let entry = Path::new(env!("CARGO_MANIFEST_DIR"));
-        Self::new(&format!(
+        format!(
             "import {} {{ }} ({{ ... }}: {{ defaults = {{ ... }}: {{ nixpkgs = <nixpkgs>; }}; {nodes} }})",
             entry.join("nix").display()
-        ))
+        )
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -64,11 +74,16 @@ impl World {
     }
 
     fn nix(&self) -> Nix {
-        Nix::new(&self.config, &self.path("state")).unwrap()
+        Nix::new(&self.config, &self.path("state")).unwrap().evaluating(&self.eval)
     }
 
     fn deployment(&self) -> Deployment {
-        Deployment { place: Place::File(self.path("deployment.nix")), cache_key: None, read_as: None }
+        Deployment {
+            place: Place::File(self.path("deployment.nix")),
+            cache_key: None,
+            top: Some(self.folder.path().canonicalize().unwrap()),
+            read_as: None,
+        }
     }
 
     fn committed(&self, tree: &str) -> Deployment {
@@ -147,10 +162,9 @@ async fn names_are_listed_although_a_node_is_broken() {
 #[tokio::test]
 async fn one_broken_node_among_five_stands_alone_with_its_own_error() {
     let broken = ("c", "system.nope.nope = (throw \"the cable is cut\");");
-    let world = World::nodes(&[("a", ""), ("b", ""), broken, ("d", ""), ("e", "")]);
-    let mut config = world.config.clone();
-    config.workers = 1;
-    let nix = Nix::new(&config, &world.path("state")).unwrap();
+    let mut world = World::nodes(&[("a", ""), ("b", ""), broken, ("d", ""), ("e", "")]);
+    world.eval.workers = 1;
+    let nix = world.nix();
     let mut all = evaluate(&nix, &world.deployment(), &["a", "b", "c", "d", "e"]).await;
     assert_eq!(all.len(), 5);
     let error = all.remove(&name("c")).unwrap().unwrap_err();
@@ -206,7 +220,7 @@ const ENDLESS: &str = "builtins.foldl' (a: b: a + b) 0 (builtins.concatMap (i: b
 async fn an_endless_evaluation_is_killed_and_blamed() {
     let endless = format!("environment.etc.x.text = toString ({ENDLESS});");
     let mut world = World::nodes(&[("web", ""), ("loop", &endless)]);
-    world.config.eval_timeout = Duration::from_secs(3);
+    world.eval.timeout = Duration::from_secs(3);
     let all = evaluate(&world.nix(), &world.deployment(), &["web", "loop"]).await;
     assert!(all[&name("web")].is_ok());
     let error = all[&name("loop")].as_ref().unwrap_err();
@@ -221,7 +235,7 @@ async fn dropping_an_evaluation_ends_its_process() {
     let nix = world.nix();
     let deployment = world.deployment();
     let (out, _results) = mpsc::channel(1);
-    let evaluation = nix.evaluate(&deployment, [name("loop")].into(), out);
+    let evaluation = nix.evaluate(&deployment, BTreeSet::from([name("loop")]), out);
     let started = async {
         while !running(&world.path("deployment.nix")) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -239,10 +253,13 @@ async fn an_evaluation_that_eats_memory_is_ended_alone_and_says_what_to_do() {
     let hog = "environment.etc.hog.text = toString (builtins.length (builtins.foldl' (a: i: a ++ [ i a ]) [ ] \
                (builtins.genList (i: i) 100000)));";
     let mut world = World::nodes(&[("hog", hog), ("web", "")]);
-    world.config.eval_memory_mib = Some(300);
+    world.eval.memory = Some(Bytes(300 << 20));
     let all = evaluate(&world.nix(), &world.deployment(), &["hog", "web"]).await;
     let error = chain(all[&name("hog")].as_ref().unwrap_err());
-    assert!(error.contains("out of memory") && error.contains("`nix.eval_memory_mib`"), "{error}");
+    assert!(
+        error.starts_with("hog does not evaluate within 300 MiB") && error.contains("`eval.memory`"),
+        "{error}"
+    );
     assert!(matches!(all[&name("web")], Ok(Evaluated::Node(_))));
 }
 
@@ -284,7 +301,7 @@ async fn a_flake_is_evaluated_by_its_url() {
     );
     fs::write(world.path("flake/flake.nix"), text).unwrap();
     let url = format!("path:{}", world.path("flake").display());
-    let deployment = Deployment { place: Place::Flake { url }, cache_key: None, read_as: None };
+    let deployment = Deployment { place: Place::Flake { url }, cache_key: None, top: None, read_as: None };
     let nix = world.nix();
     assert_eq!(nix.names(&deployment).await.unwrap().format, "flake");
     let mut all = evaluate(&nix, &deployment, &["web"]).await;

@@ -48,8 +48,9 @@ impl Direct {
     /// Reads the configuration if there is one, and makes room for state and sockets.
     pub fn prepare(global: &Global) -> Result<Arc<Self>> {
         let config = global.config_if_any()?;
-        let (nix, ssh, observe, secrets) = config
-            .map_or_else(Default::default, |config| (config.nix, config.ssh, config.observe, config.secrets));
+        let (eval, nix, ssh, observe, secrets) = config.map_or_else(Default::default, |config| {
+            (config.eval, config.nix, config.ssh, config.observe, config.secrets)
+        });
         let state = state_dir();
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         // Unix sockets have paths of at most 107 bytes (unix(7)).
@@ -58,7 +59,7 @@ impl Direct {
             .tempdir_in(&runtime)
             .with_context(|| format!("cannot make a directory for sockets in {}", runtime.display()))?;
         Ok(Arc::new(Self {
-            nix: Nix::new(&nix, &state)?,
+            nix: Nix::new(&nix, &state)?.evaluating(&eval),
             keyring: Keyring::new(&secrets.identity_files),
             ssh,
             observe,
@@ -86,26 +87,27 @@ impl Direct {
     pub async fn survey(&self, origin: &Origin, on: Option<&Selector>) -> Result<Survey> {
         let everything = Selector::everything();
         let on = on.unwrap_or(&everything);
-        let (place, read_as) = match origin {
+        let (place, how) = match origin {
             Origin::Release(path) => return released(path, on),
-            Origin::File { path, read_as } => {
+            Origin::File { path, how } => {
                 let file = std::fs::canonicalize(path)
                     .with_context(|| format!("cannot open the deployment {}", path.display()))?;
-                (Place::File(file), *read_as)
+                (Place::File(file), *how)
             }
-            Origin::Flake { url, read_as } => (Place::Flake { url: flake_url(url)? }, *read_as),
+            Origin::Flake { url, how } => (Place::Flake { url: flake_url(url)? }, *how),
         };
         let _waiting = Waiting::on(format!("evaluating {origin}"));
         // Nothing vouches for what lies in a work tree: nothing is cached.
-        let deployment = Deployment { place, cache_key: None, read_as };
-        let names = self.nix.names(&deployment).await?;
+        let deployment = Deployment { place, cache_key: None, top: None, read_as: how.format };
+        let nix = self.nix.clone().tracing(how.trace);
+        let names = nix.names(&deployment).await?;
         let declared = names.nodes.len();
         let wanted = if on.needs_tags() {
             names.nodes
         } else {
             on.select(&names.nodes.iter().map(|name| (name.clone(), BTreeSet::new())).collect())?
         };
-        let (mut nodes, not_deployable) = self.evaluate_nodes(&deployment, wanted).await;
+        let (mut nodes, not_deployable) = Self::evaluate_nodes(&nix, &deployment, wanted).await;
         if on.needs_tags() {
             let tags =
                 |node: &NodeRelease| node.spec.as_ref().map(|spec| spec.tags.clone()).unwrap_or_default();
@@ -127,7 +129,7 @@ impl Direct {
     }
 
     async fn evaluate_nodes(
-        &self,
+        nix: &Nix,
         deployment: &Deployment,
         wanted: BTreeSet<NodeName>,
     ) -> (BTreeMap<NodeName, NodeRelease>, BTreeMap<NodeName, Vec<Unsupported>>) {
@@ -151,7 +153,7 @@ impl Direct {
             }
             (nodes, not_deployable)
         };
-        tokio::join!(self.nix.evaluate(deployment, wanted, out), collect).1
+        tokio::join!(nix.evaluate(deployment, wanted, out), collect).1
     }
 
     /// Builds one node's system and keeps it from being collected until its next build from here.

@@ -8,12 +8,13 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 use super::direct::Direct;
-use super::origin::{self, Origin};
+use super::origin::{self, How, Origin};
 use super::survey::{Survey, lines, notes, unsupported};
 use super::table::{Cell, Table};
 use super::{Global, output};
 use crate::model::format::Format;
 use crate::model::release::{NodeRelease, Progress as Built};
+use crate::nix::Trace;
 
 /// Arguments of `init`.
 #[derive(Debug, clap::Args)]
@@ -24,13 +25,17 @@ pub struct Args {
     /// Read it in this format, where it has several
     #[arg(long = "as", value_name = "FORMAT")]
     pub read_as: Option<Format>,
+    /// Show all of Nix's trace where the evaluation fails
+    #[arg(long)]
+    pub show_trace: bool,
 }
 
 /// Evaluates what is there, says what was found, and writes the file.
 pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
     let path = fs::canonicalize(&args.from)
         .with_context(|| format!("cannot open the deployment {}", args.from.display()))?;
-    let found = look(&path, args.read_as)?;
+    let how = How { format: args.read_as, trace: Trace::shown(args.show_trace) };
+    let found = look(&path, how)?;
     let directory = if path.is_dir() { path.as_path() } else { path.parent().unwrap_or(Path::new("/")) };
     let repository = Repository::of(directory)?;
     let deployment = match &found {
@@ -64,9 +69,9 @@ pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
 }
 
 /// The deployment that is meant: the file itself, or what the directory has.
-fn look(path: &Path, read_as: Option<Format>) -> Result<Origin> {
+fn look(path: &Path, how: How) -> Result<Origin> {
     if path.is_dir() {
-        return origin::here(path, read_as).with_context(|| {
+        return origin::here(path, how).with_context(|| {
             let files = origin::FILES.join(", ");
             format!(
                 "{} holds none of {files}; run `driftless init` where one is, or name it with --from",
@@ -75,9 +80,9 @@ fn look(path: &Path, read_as: Option<Format>) -> Result<Origin> {
         });
     }
     Ok(if path.ends_with("flake.nix") {
-        Origin::Flake { url: path.parent().unwrap_or(Path::new("/")).display().to_string(), read_as }
+        Origin::Flake { url: path.parent().unwrap_or(Path::new("/")).display().to_string(), how }
     } else {
-        Origin::File { path: path.to_owned(), read_as }
+        Origin::File { path: path.to_owned(), how }
     })
 }
 

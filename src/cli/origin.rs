@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::model::format::Format;
+use crate::nix::Trace;
 
 /// Where a fleet is declared when no controller is asked.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -21,6 +22,18 @@ pub struct Declared {
     /// Read the deployment in this format, where it has several
     #[arg(long = "as", value_name = "FORMAT", conflicts_with = "release")]
     pub read_as: Option<Format>,
+    /// Evaluate here, and show all of Nix's trace where that fails
+    #[arg(long, conflicts_with = "release")]
+    pub show_trace: bool,
+}
+
+/// How a deployment is evaluated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct How {
+    /// The format that it is read in; `None`: whatever it is recognised as.
+    pub format: Option<Format>,
+    /// What an error tells.
+    pub trace: Trace,
 }
 
 /// Where a fleet is declared.
@@ -30,15 +43,15 @@ pub enum Origin {
     File {
         /// The file.
         path: PathBuf,
-        /// The format; `None`: whatever it is recognised as.
-        read_as: Option<Format>,
+        /// How it is evaluated.
+        how: How,
     },
     /// A flake.
     Flake {
         /// A URL or a directory.
         url: String,
-        /// The format; `None`: whatever it is recognised as.
-        read_as: Option<Format>,
+        /// How it is evaluated.
+        how: How,
     },
     /// A manifest of systems that are built.
     Release(PathBuf),
@@ -54,19 +67,23 @@ impl fmt::Display for Origin {
 }
 
 impl Declared {
-    /// What was named on the command line. Whoever names a format means what is here.
+    /// What was named on the command line. Whoever names a format, or wants a trace, means what is here.
     pub fn named(&self) -> Option<Origin> {
-        let read_as = self.read_as;
-        let file = self.file.clone().map(|path| Origin::File { path, read_as });
-        let flake = || self.flake.clone().map(|url| Origin::Flake { url, read_as });
+        let how = self.how();
+        let file = self.file.clone().map(|path| Origin::File { path, how });
+        let flake = || self.flake.clone().map(|url| Origin::Flake { url, how });
         let release = || self.release.clone().map(Origin::Release);
-        let here = || read_as.and_then(|_| here(Path::new("."), read_as));
+        let here = || if how == How::default() { None } else { here(Path::new("."), how) };
         file.or_else(flake).or_else(release).or_else(here)
     }
 
     /// What was named, else what the current directory declares.
     pub fn named_or_here(&self) -> Option<Origin> {
-        self.named().or_else(|| here(Path::new("."), self.read_as))
+        self.named().or_else(|| here(Path::new("."), self.how()))
+    }
+
+    fn how(&self) -> How {
+        How { format: self.read_as, trace: Trace::shown(self.show_trace) }
     }
 }
 
@@ -75,12 +92,12 @@ impl Declared {
 pub const FILES: [&str; 5] = ["deployment.nix", "flake.nix", "hive.nix", "network.nix", "nixops.nix"];
 
 /// What a directory declares.
-pub fn here(directory: &Path, read_as: Option<Format>) -> Option<Origin> {
+pub fn here(directory: &Path, how: How) -> Option<Origin> {
     let name = FILES.into_iter().find(|name| directory.join(name).is_file())?;
     Some(if name == "flake.nix" {
-        Origin::Flake { url: directory.display().to_string(), read_as }
+        Origin::Flake { url: directory.display().to_string(), how }
     } else {
-        Origin::File { path: directory.join(name), read_as }
+        Origin::File { path: directory.join(name), how }
     })
 }
 
@@ -91,17 +108,18 @@ mod tests {
     #[test]
     fn a_flake_comes_before_a_hive_and_a_deployment_file_before_both() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(here(folder.path(), None), None);
+        let how = How::default();
+        assert_eq!(here(folder.path(), how), None);
         for (name, is_flake) in
             [("nixops.nix", false), ("hive.nix", false), ("flake.nix", true), ("deployment.nix", false)]
         {
             std::fs::write(folder.path().join(name), "{ }").unwrap();
             let expected = if is_flake {
-                Origin::Flake { url: folder.path().display().to_string(), read_as: None }
+                Origin::Flake { url: folder.path().display().to_string(), how }
             } else {
-                Origin::File { path: folder.path().join(name), read_as: None }
+                Origin::File { path: folder.path().join(name), how }
             };
-            assert_eq!(here(folder.path(), None), Some(expected));
+            assert_eq!(here(folder.path(), how), Some(expected));
         }
     }
 }

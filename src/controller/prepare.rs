@@ -2,11 +2,13 @@
 //!
 //! Runs as one task; aborting it ends every program it started. What it finds is handed in step by step.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::affected;
 use crate::config::SourceConfig;
 use crate::error_chain::error_chain;
 use crate::model::manifest::Names;
@@ -14,7 +16,7 @@ use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::revision::Revision;
 use crate::model::snapshot::BlockedReason;
-use crate::nix::{Deployment, Evaluated, Nix, NixError, Place};
+use crate::nix::{Deployment, Evaluated, Nix, NixError, Order, Place};
 use crate::source::{Source, SourceError};
 
 /// One thing that was found out about a revision.
@@ -88,47 +90,87 @@ pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
         Ok(names) => names,
         Err(error) => return found(Prepared::Blocked(BlockedReason::EvalFailed, error.into())),
     };
-    let nodes = names.nodes.clone();
+    let order = order(&job, &names.nodes).await;
     found(Prepared::Named(Box::new(names)));
     let (out, mut evaluated) = mpsc::channel(16);
-    let evaluate = job.nix.evaluate(&deployment, nodes, out);
+    let evaluate = job.nix.evaluate(&deployment, order, out);
     let build = async {
         let mut builds = JoinSet::new();
-        while let Some((name, outcome)) = evaluated.recv().await {
-            match outcome {
-                Err(error) => found(Prepared::Evaluated(name, Err(error.into()))),
-                Ok(Evaluated::Disabled) => found(Prepared::Evaluated(name, Ok(None))),
-                Ok(Evaluated::NotDeployable(why)) => {
-                    for why in why {
-                        tracing::warn!(node = %name, "is not deployed: {why}");
+        let mut evaluating = true;
+        // Neither waits for the other: what is built is told while the next evaluation still runs.
+        while evaluating || !builds.is_empty() {
+            tokio::select! {
+                received = evaluated.recv(), if evaluating => match received {
+                    None => evaluating = false,
+                    Some((name, outcome)) => {
+                        if let Some(spec) = told(&name, outcome, &found) {
+                            let (nix, root) = (job.nix.clone(), system_root(&job.roots, &name));
+                            builds.spawn(async move {
+                                let built = nix.realise(&name, &spec, &root).await;
+                                (name, built.map_err(Failure::from))
+                            });
+                        }
                     }
-                    found(Prepared::Evaluated(name, Ok(None)));
-                }
-                Ok(Evaluated::Node(spec)) => {
-                    if !spec.unsupported.is_empty() {
-                        let ignored = spec.unsupported.len();
-                        tracing::warn!(node = %name, ignored, "has settings that are not heeded; `driftless check` lists them");
+                },
+                Some(joined) = builds.join_next() => {
+                    if let Ok((name, built)) = joined {
+                        found(Prepared::Built(name, built));
                     }
-                    let (nix, root) = (job.nix.clone(), system_root(&job.roots, &name));
-                    found(Prepared::Evaluated(name.clone(), Ok(Some(spec.clone()))));
-                    builds.spawn(async move {
-                        let built = nix.realise(&name, &spec, &root).await;
-                        (name, built.map_err(Failure::from))
-                    });
                 }
-            }
-            while let Some(Ok((name, built))) = builds.try_join_next() {
-                found(Prepared::Built(name, built));
-            }
-        }
-        while let Some(joined) = builds.join_next().await {
-            if let Ok((name, built)) = joined {
-                found(Prepared::Built(name, built));
             }
         }
     };
     tokio::join!(evaluate, build);
     found(Prepared::Done);
+}
+
+/// Hands in what a node evaluates to. Returns what is to be built.
+fn told(
+    name: &NodeName,
+    outcome: Result<Evaluated, NixError>,
+    found: &impl Fn(Prepared),
+) -> Option<Box<NodeSpec>> {
+    let evaluated = |outcome| found(Prepared::Evaluated(name.clone(), outcome));
+    match outcome {
+        Err(error) => evaluated(Err(error.into())),
+        Ok(Evaluated::Disabled) => evaluated(Ok(None)),
+        Ok(Evaluated::NotDeployable(why)) => {
+            for why in why {
+                tracing::warn!(node = %name, "is not deployed: {why}");
+            }
+            evaluated(Ok(None));
+        }
+        Ok(Evaluated::Node(spec)) => {
+            if !spec.unsupported.is_empty() {
+                let ignored = spec.unsupported.len();
+                tracing::warn!(node = %name, ignored, "has settings that are not heeded; `driftless check` lists them");
+            }
+            evaluated(Ok(Some(spec.clone())));
+            return Some(spec);
+        }
+    }
+    None
+}
+
+/// The nodes that the commit touches come first.
+async fn order(job: &Preparation, nodes: &BTreeSet<NodeName>) -> Order {
+    let reads: BTreeMap<_, _> =
+        nodes.iter().filter_map(|name| Some((name.clone(), job.nix.reads(name)?))).collect();
+    let before: BTreeSet<&String> = reads.values().map(|reads| &reads.of).collect();
+    let mut changed = affected::Changed::new();
+    for of in before {
+        match job.source.changed(of, &job.revision).await {
+            Ok(Some(paths)) => {
+                changed.insert(of.clone(), paths);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                // Only the order is lost; what the clone lacks is said where it matters.
+                tracing::debug!(error = error_chain(&error), "what a commit changes is not known");
+            }
+        }
+    }
+    affected::order(nodes, &reads, &changed)
 }
 
 /// The GC root of a node's newest built system. (Its derivation's root is beside it.)
@@ -142,7 +184,8 @@ async fn locate(job: &Preparation) -> Result<Deployment, Failure> {
         let url = job.source.flake_url(&job.revision)?;
         // A flake can read its own revision: the tree alone does not determine it.
         let cache_key = Some(job.revision.commit.to_string());
-        return Ok(Deployment { place: Place::Flake { url }, cache_key, read_as: job.config.format });
+        let read_as = job.config.format;
+        return Ok(Deployment { place: Place::Flake { url }, cache_key, top: None, read_as });
     }
     let tree = job.source.checkout(&job.revision).await?;
     let file = tree.join(&job.config.deployment);
@@ -155,5 +198,5 @@ async fn locate(job: &Preparation) -> Result<Deployment, Failure> {
         return Err(Failure { said, again: Again::Same });
     }
     let cache_key = Some(job.revision.tree.clone());
-    Ok(Deployment { place: Place::File(file), cache_key, read_as: job.config.format })
+    Ok(Deployment { place: Place::File(file), cache_key, top: Some(tree), read_as: job.config.format })
 }

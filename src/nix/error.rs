@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::command::{CommandError, Tail};
+use crate::config::Bytes;
 use crate::model::name::NodeName;
 use crate::model::store_path::{DrvPath, StorePath};
 
@@ -37,6 +39,16 @@ pub enum NixError {
         /// How.
         #[source]
         source: CommandError,
+    },
+    /// The evaluation wants more memory than it may have.
+    #[error(
+        "{of} does not evaluate within {memory} of memory, which is all that evaluations may have: raise `eval.memory`, or mend what makes it so large"
+    )]
+    EvaluationMemory {
+        /// The node, or the deployment as a whole.
+        of: Subject,
+        /// So much it had.
+        memory: Bytes,
     },
     /// The manifest is not what it has to be.
     #[error("what {of} evaluates to is not understood")]
@@ -142,6 +154,7 @@ impl NixError {
         match self {
             Self::State { .. }
             | Self::EvaluationCut { .. }
+            | Self::EvaluationMemory { .. }
             | Self::Realise { .. }
             | Self::Copy { .. }
             | Self::CopyRun { .. }
@@ -154,6 +167,32 @@ impl NixError {
             | Self::Build { .. }
             | Self::WrongOutput { .. }
             | Self::SshOption { .. } => false,
+        }
+    }
+}
+
+impl NixError {
+    /// Whether an evaluation ended as one does that has too little memory: it says so, or it was killed.
+    pub(super) fn wants_memory(&self) -> bool {
+        match self {
+            Self::EvaluationMemory { .. } => true,
+            Self::EvaluationCut { source: CommandError::Failed { status, .. }, .. } => {
+                status.signal().is_some()
+            }
+            Self::State { .. }
+            | Self::Evaluation { .. }
+            | Self::EvaluationCut { .. }
+            | Self::Manifest { .. }
+            | Self::ManifestVersion { .. }
+            | Self::Build { .. }
+            | Self::Realise { .. }
+            | Self::WrongOutput { .. }
+            | Self::Copy { .. }
+            | Self::CopyRun { .. }
+            | Self::SshOption { .. }
+            | Self::Closure { .. }
+            | Self::NotInStore { .. }
+            | Self::ClosureAnswer { .. } => false,
         }
     }
 }

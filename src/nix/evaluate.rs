@@ -1,27 +1,25 @@
 //! Deployment → manifest: the names, then nodes in chunks, several processes at a time. Builds nothing.
 //!
-//! A chunk that fails, for whatever reason, is split until the broken node stands alone with its own error. One big
-//! evaluation would be the slowest way and the only one in which a node can break another.
+//! A chunk that fails, for whatever reason, is split until the broken node stands alone with its own error. How large
+//! chunks are, and how much memory each may have, is `share`'s; what one process is asked, `ask`'s.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::PoisonError;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::ask::Asked;
 use super::cache::Cache;
-use super::error::Subject;
-use super::message::Said;
-use super::{Deployment, Nix, NixError, Place, files};
-use crate::command::{self, CommandError};
-use crate::model::manifest::{Names, VERSION};
+use super::memory;
+use super::queue::{Chunk, Company, Fault, Order, Queue};
+use super::share::Budget;
+use super::{Deployment, Nix, NixError};
+use crate::config::Bytes;
+use crate::model::manifest::Names;
 use crate::model::name::NodeName;
 use crate::model::node::{NodeSpec, Unsupported};
-use crate::model::store_path::DrvPath;
 
 /// What one node evaluates to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,25 +33,14 @@ pub enum Evaluated {
     NotDeployable(Vec<Unsupported>),
 }
 
-/// One node's evaluation.
-type Answer = (NodeName, Result<Evaluated, NixError>);
+/// Where the answers go, one for each node.
+type Answers = mpsc::Sender<(NodeName, Result<Evaluated, NixError>)>;
 
-/// A finished chunk: whom it was about, and what came of it.
-type Chunk = (Vec<NodeName>, Result<Vec<Answer>, NixError>);
+/// Nobody listens any more.
+struct Unheard;
 
-/// The manifest with its nodes still unread, so that one unreadable node does not spoil the others.
-#[derive(Deserialize)]
-pub(super) struct Document {
-    pub(super) nodes: BTreeMap<String, Value>,
-    #[serde(default, rename = "notDeployable")]
-    not_deployable: BTreeMap<String, Vec<Unsupported>>,
-}
-
-/// All that can be read of a manifest of any version.
-#[derive(Deserialize)]
-struct Head {
-    version: u32,
-}
+/// Where the memory of this host cannot be read.
+const ASSUMED_MEMORY: u64 = 2 << 30;
 
 impl Nix {
     /// Lists the nodes of a deployment without evaluating any. Costs no process where the cache knows it.
@@ -62,10 +49,7 @@ impl Nix {
         if let Some(names) = cache.as_ref().and_then(Cache::names) {
             return Ok(names);
         }
-        let mut command = self.manifest(deployment);
-        command.args(["--argstr", "want", "names"]);
-        let text = self.ask(command, Subject::Deployment).await?;
-        let names: Names = read(&text, Subject::Deployment)?;
+        let names = self.ask_names(deployment, self.eval_memory().alone).await?;
         if let Some(cache) = cache {
             cache.keep_names(&names);
         }
@@ -74,181 +58,125 @@ impl Nix {
 
     /// Evaluates nodes and sends each result as soon as its chunk is done, the cached ones at once. Returns when every
     /// node was sent, or when nobody listens any more. Dropping the future ends the evaluators.
-    pub async fn evaluate(
-        &self,
-        deployment: &Deployment,
-        nodes: BTreeSet<NodeName>,
-        out: mpsc::Sender<(NodeName, Result<Evaluated, NixError>)>,
-    ) {
+    pub async fn evaluate(&self, deployment: &Deployment, order: impl Into<Order>, out: Answers) {
+        // Whoever does not listen any more has lost interest in the rest, too.
+        let _ = self.evaluate_in(deployment, order.into(), &out).await;
+    }
+
+    async fn evaluate_in(&self, deployment: &Deployment, order: Order, out: &Answers) -> Result<(), Unheard> {
         let cache = self.cache(deployment);
-        let mut unknown = Vec::new();
-        for name in nodes {
-            match cache.as_ref().and_then(|cache| cache.node(&name)) {
-                None => unknown.push(name),
-                Some(known) => {
-                    if out.send((name, Ok(known))).await.is_err() {
-                        return;
-                    }
-                }
+        let mut groups = Vec::new();
+        for group in order.0 {
+            groups.push(self.uncached(group, cache.as_ref(), out).await?);
+        }
+        let known: BTreeMap<_, _> =
+            groups.iter().flatten().map(|name| (name.clone(), self.experience(name))).collect();
+        let (workers, most) = (self.eval.workers, self.eval.chunk);
+        let mut queue = Queue::new(groups, &known, self.eval_memory(), workers, most);
+        let deployment = Arc::new(deployment.clone());
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() < queue.workers()
+                && let Some(chunk) = queue.next(running.len())
+            {
+                tracing::debug!(nodes = chunk.nodes.len(), memory = %chunk.memory, "evaluating");
+                running.spawn(self.clone().chunk(Arc::clone(&deployment), chunk));
             }
-        }
-        let mut running: JoinSet<Chunk> = JoinSet::new();
-        for chunk in unknown.chunks(self.chunk_size(unknown.len())) {
-            running.spawn(self.clone().chunk(deployment.clone(), chunk.to_vec()));
-        }
-        while let Some(joined) = running.join_next().await {
-            let (asked, outcome) = match joined {
-                Ok(chunk) => chunk,
+            let Some(joined) = running.join_next().await else { return Ok(()) };
+            let (chunk, outcome) = match joined {
+                Ok(ended) => ended,
                 Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
                 Err(_) => continue,
             };
-            let answers = match outcome {
-                Ok(answers) => answers,
-                Err(_) if asked.len() > 1 => {
-                    for half in asked.chunks(asked.len().div_ceil(2)) {
-                        running.spawn(self.clone().chunk(deployment.clone(), half.to_vec()));
-                    }
-                    continue;
+            match outcome {
+                Ok(asked) => {
+                    queue.succeeded(&chunk, asked.allocated);
+                    self.hand_out(asked, cache.as_ref(), out).await?;
                 }
-                Err(error) => asked.into_iter().zip([Err(error)]).collect(),
-            };
-            for (name, answer) in answers {
-                if let (Some(cache), Ok(evaluated)) = (&cache, &answer) {
-                    cache.keep_node(&name, evaluated);
-                }
-                if out.send((name, answer)).await.is_err() {
-                    return;
-                }
+                Err(error) => self.divide(&mut queue, chunk, error, out).await?,
             }
         }
     }
 
-    /// Few nodes are spread over the workers rather than put in one process.
-    fn chunk_size(&self, nodes: usize) -> usize {
-        nodes.div_ceil(self.config.workers.max(1)).clamp(1, self.config.chunk.max(1))
-    }
-
-    async fn chunk(self, deployment: Deployment, nodes: Vec<NodeName>) -> Chunk {
-        // The semaphore is never closed; if it were, evaluating without a permit would still be right.
-        let permit = self.evaluations.clone().acquire_owned().await;
-        let answers = self.evaluate_together(&deployment, &nodes).await;
-        drop(permit);
-        (nodes, answers)
-    }
-
-    async fn evaluate_together(
+    /// Sends what the cache knows, and returns the others.
+    async fn uncached(
         &self,
-        deployment: &Deployment,
-        nodes: &[NodeName],
-    ) -> Result<Vec<Answer>, NixError> {
-        let subject = match nodes {
-            [one] => Subject::Node(one.clone()),
-            many => Subject::Nodes(many.len()),
-        };
-        let mut command = self.manifest(deployment);
-        let asked = Value::from(nodes.iter().map(NodeName::as_str).collect::<Vec<_>>()).to_string();
-        command.args(["--argstr", "want", "nodes", "--argstr", "nodes", &asked]);
-        let text = self.ask(command, subject.clone()).await?;
-        let Document { nodes: mut found, mut not_deployable } = read(&text, subject)?;
-        let mut answers = Vec::with_capacity(nodes.len());
+        nodes: BTreeSet<NodeName>,
+        cache: Option<&Cache>,
+        out: &Answers,
+    ) -> Result<Vec<NodeName>, Unheard> {
+        let mut others = Vec::new();
         for name in nodes {
-            let answer = match found.remove(name.as_str()) {
-                None => Ok(not_deployable
-                    .remove(name.as_str())
-                    .map_or(Evaluated::Disabled, Evaluated::NotDeployable)),
-                Some(value) => serde_json::from_value(value)
-                    .map(Evaluated::Node)
-                    .map_err(|source| NixError::Manifest { of: Subject::Node(name.clone()), source }),
-            };
-            if let Ok(Evaluated::Node(spec)) = &answer {
-                self.root_derivation(name, &spec.drv).await;
+            match cache.and_then(|cache| cache.node(&name)) {
+                None => others.push(name),
+                Some(known) => out.send((name, Ok(known))).await.map_err(|_| Unheard)?,
             }
-            answers.push((name.clone(), answer));
         }
-        Ok(answers)
+        Ok(others)
     }
 
-    /// Keeps a node's newest derivation from being collected before it is built, and makes a cached evaluation last.
-    async fn root_derivation(&self, node: &NodeName, drv: &DrvPath) {
-        let root = self.state.join("gcroots").join(node.as_str()).join("drv");
-        if std::fs::read_link(&root).is_ok_and(|known| known == Path::new(drv.as_str())) {
-            return;
-        }
-        let made = async {
-            if let Some(folder) = root.parent() {
-                std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
-            }
-            if self.roots.lock().unwrap_or_else(PoisonError::into_inner).contains(&root) {
-                return point(&root, drv).map_err(|error| error.to_string());
-            }
-            self.add_derivation_root(&root, drv).await.map_err(|error| error.to_string())?;
-            self.roots.lock().unwrap_or_else(PoisonError::into_inner).insert(root.clone());
-            Ok(())
+    async fn chunk(self, deployment: Arc<Deployment>, chunk: Chunk) -> (Chunk, Result<Asked, NixError>) {
+        let wanted = match chunk.place {
+            Company::Others => 1,
+            Company::Nobody => u32::try_from(self.eval.workers.max(1)).unwrap_or(1),
         };
-        if let Err(error) = made.await {
-            // The build follows within seconds, and says so itself if the derivation is gone by then.
-            tracing::warn!(%node, %drv, error, "the derivation has no GC root");
+        // The semaphore is never closed; if it were, evaluating without a permit would still be right.
+        let permit = self.evaluations.clone().acquire_many_owned(wanted).await;
+        let asked = self.ask_nodes(&deployment, &chunk.nodes, chunk.memory).await;
+        drop(permit);
+        if let Ok(asked) = &asked {
+            self.root_derivations(&asked.answers).await;
         }
+        (chunk, asked)
     }
 
-    async fn add_derivation_root(&self, root: &Path, drv: &DrvPath) -> Result<(), CommandError> {
-        let mut command = self.program("nix-instantiate");
-        // `nix-store --realise` would build it; importing a derivation gives it back as it is.
-        command.arg("--add-root").arg(root).args(["--indirect", "-E", &format!("import {drv}")]);
-        command::run(command, super::realise::ROOT_DEADLINE).await.map(|_| ())
-    }
-
-    /// The evaluator, about to be asked for a part of the manifest.
-    fn manifest(&self, deployment: &Deployment) -> Command {
-        if let Err(error) = files::write(&self.state) {
-            // The evaluator says that they are missing, and is asked again.
-            tracing::warn!(error = &error as &dyn std::error::Error, "our Nix files cannot be put back");
-        }
-        let mut command = self.evaluator();
-        command.args(["--eval", "--strict", "--json", "--read-write-mode"]).arg(&*self.manifest);
-        if let Some(format) = deployment.read_as {
-            command.args(["--argstr", "format", format.as_str()]);
-        }
-        match &deployment.place {
-            Place::File(path) => command.args(["--argstr", "deployment"]).arg(path),
-            Place::Flake { url } => command
-                .args(["--extra-experimental-features", "nix-command flakes"])
-                .args(["--option", "accept-flake-config", "false"])
-                .args(["--argstr", "flake", url]),
-        };
-        command
-    }
-
-    async fn ask(&self, command: Command, of: Subject) -> Result<Vec<u8>, NixError> {
-        let mut said = Said::default();
-        let (deadline, bound) = (self.config.eval_timeout, |pid| self.bound_memory(pid));
-        let outcome = command::run_observed(command, None, deadline, bound, |line| said.hear(line)).await;
-        match outcome {
-            Ok(finished) => Ok(finished.stdout),
-            Err(CommandError::Failed { status, .. }) if status.code().is_some() => {
-                Err(NixError::Evaluation { of, message: said.reason() })
+    /// Remembers and sends the answers of one chunk.
+    async fn hand_out(&self, asked: Asked, cache: Option<&Cache>, out: &Answers) -> Result<(), Unheard> {
+        let each = asked.allocated.map(|all| all / (asked.answers.len().max(1) as u64));
+        for (name, answer) in asked.answers {
+            self.learn(&name, |known| {
+                known.allocated = each.or(known.allocated);
+                known.too_little = known.too_little.filter(|tried| each.is_none_or(|each| each >= *tried));
+                known.reads = asked.reads.clone().or_else(|| known.reads.take());
+            });
+            if let (Some(cache), Ok(evaluated)) = (cache, &answer) {
+                cache.keep_node(&name, evaluated);
             }
-            Err(source) => Err(NixError::EvaluationCut { of, source }),
+            out.send((name, answer)).await.map_err(|_| Unheard)?;
+        }
+        Ok(())
+    }
+
+    /// Takes in that a chunk failed. What nobody can be asked again about is told.
+    async fn divide(
+        &self,
+        queue: &mut Queue,
+        chunk: Chunk,
+        error: NixError,
+        out: &Answers,
+    ) -> Result<(), Unheard> {
+        let fault = if error.wants_memory() { Fault::Memory } else { Fault::Other };
+        if let ([one], Fault::Memory) = (chunk.nodes.as_slice(), fault) {
+            self.learn(one, |known| known.too_little = Some(chunk.memory.0));
+        }
+        if queue.failed(&chunk, fault) {
+            return Ok(());
+        }
+        for (name, error) in chunk.nodes.into_iter().zip([error]) {
+            out.send((name, Err(error))).await.map_err(|_| Unheard)?;
+        }
+        Ok(())
+    }
+
+    /// The memory of evaluations. Unless it is configured, swap is for nodes that cannot be evaluated without.
+    fn eval_memory(&self) -> Budget {
+        let share = |bytes: u64| Bytes(bytes / 4 * 3);
+        match self.eval.memory {
+            Some(memory) => Budget { together: memory, alone: memory },
+            None => {
+                let available = memory::available().unwrap_or(ASSUMED_MEMORY);
+                Budget { together: share(available), alone: share(available + memory::swap()) }
+            }
         }
     }
-}
-
-/// An indirect root is where Nix follows a link to (nix-store(1), `--indirect`): known once, it only has to point elsewhere.
-fn point(root: &Path, drv: &DrvPath) -> std::io::Result<()> {
-    let new = root.with_extension("new");
-    match std::fs::remove_file(&new) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    std::os::unix::fs::symlink(drv.as_str(), &new)?;
-    std::fs::rename(&new, root)
-}
-
-pub(super) fn read<T: serde::de::DeserializeOwned>(text: &[u8], of: Subject) -> Result<T, NixError> {
-    let understood = |source| NixError::Manifest { of: of.clone(), source };
-    let Head { version } = serde_json::from_slice(text).map_err(understood)?;
-    if version != VERSION {
-        return Err(NixError::ManifestVersion { found: version, expected: VERSION });
-    }
-    serde_json::from_slice(text).map_err(understood)
 }

@@ -1,7 +1,7 @@
 //! What the nix programs print, as bytes, for [`crate::fuzz`]. Asserts what holds for any bytes; runs nothing.
 
+use super::ask::{Document, read};
 use super::error::Subject;
-use super::evaluate::{Document, read};
 use super::message::{Said, plain};
 use super::progress::Heard;
 use crate::fuzz::is_kept;

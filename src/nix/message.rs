@@ -49,6 +49,17 @@ impl Said {
         Tail(reason.chain(hint(line).map(str::to_owned)).collect())
     }
 
+    /// The error with all of its trace, as `--show-trace` makes Nix print it.
+    pub(super) fn whole(&self) -> Tail {
+        let first = self.0.iter().position(|line| line.starts_with("error:")).unwrap_or(0);
+        Tail(self.0.iter().skip(first).filter(|line| !line.trim().is_empty()).cloned().collect())
+    }
+
+    /// Whether an evaluator says that it wanted more memory. The wordings are those of Nix 2.8 to 2.31.
+    pub(super) fn is_out_of_memory(&self) -> bool {
+        self.0.iter().any(|line| line.ends_with("error: out of memory") || line.contains("std::bad_alloc"))
+    }
+
     /// The last lines that are no mere chatter.
     pub(super) fn end(&self, lines: usize) -> Tail {
         let heard: Vec<&String> =
@@ -79,8 +90,6 @@ fn hint(error: &str) -> Option<&'static str> {
         Some("Run `nix flake lock` and commit flake.lock: a deployment is built from what is locked in Git.")
     } else if error.contains("flake.nix'") && (missing || error.contains("does not contain")) {
         Some("A flake needs a flake.nix at the top of the repository, known to Git.")
-    } else if error.ends_with("error: out of memory") || error.contains("std::bad_alloc") {
-        Some("The evaluation wanted more memory than it may have: see `nix.eval_memory_mib` and `nix.chunk`.")
     } else {
         None
     }

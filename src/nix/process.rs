@@ -5,32 +5,26 @@ use std::path::PathBuf;
 
 use tokio::process::Command;
 
-use super::Nix;
+use super::{Nix, share};
 use crate::command;
+use crate::config::Bytes;
 
-/// Ways for a program to use a person's credentials. Evaluation runs code from the repository.
-const CREDENTIALS: [&str; 14] = [
-    "SSH_AUTH_SOCK",
-    "SSH_AGENT_PID",
-    "SSH_ASKPASS",
-    "GIT_ASKPASS",
-    "GIT_SSH",
+/// What is in the name of a variable that holds a credential, or the way to one. Code from the repository can read its
+/// evaluator's environment, and a fixed-output derivation that of whoever builds it (`impureEnvVars`). The others stay:
+/// deployments read variables, too.
+const CREDENTIALS: [&str; 11] = [
+    "TOKEN",
+    "SECRET",
+    "PASSWORD",
+    "PASSWD",
+    "PASSPHRASE",
+    "CREDENTIAL",
+    "ASKPASS",
     "NETRC",
-    "GITHUB_TOKEN",
-    "GH_TOKEN",
-    "GITLAB_TOKEN",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "GPG_AGENT_INFO",
-    "CREDENTIALS_DIRECTORY",
+    "_KEY",
+    "SSH_A",
+    "GPG_A",
 ];
-
-/// More initial heap does not make evaluations faster (measured on real NixOS systems, two at a time).
-const MOST_HEAP: u64 = 2 << 30;
-const MIB: u64 = 1 << 20;
-/// Less is Nix's own affair.
-const LEAST_HEAP: u64 = 64 << 20;
 
 impl Nix {
     /// A nix program with the settings of the configuration.
@@ -60,51 +54,29 @@ impl Nix {
     /// A program that runs Nix code from the repository: no agent, no keys, no passwords.
     pub(super) fn evaluator(&self) -> Command {
         let mut command = self.program("nix-instantiate");
-        for name in CREDENTIALS {
-            command.env_remove(name);
-        }
+        without_credentials(&mut command);
         command
             .env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes -o IdentityAgent=none -o IdentityFile=none -F none")
-            .env("GIT_CONFIG_COUNT", "1")
+            .env("GIT_CONFIG_COUNT", "2")
             .env("GIT_CONFIG_KEY_0", "credential.helper")
             .env("GIT_CONFIG_VALUE_0", "")
-            .args(["--option", "netrc-file", "/dev/null", "--option", "access-tokens", ""]);
+            .env("GIT_CONFIG_KEY_1", "http.extraHeader")
+            .env("GIT_CONFIG_VALUE_1", "")
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+            .env("AWS_CONFIG_FILE", "/dev/null")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .args(["--option", "netrc-file", "/dev/null", "--option", "access-tokens", ""])
+            .args(["--option", "accept-flake-config", "false"]);
         if let Some(path) = &self.config.nix_path {
             command.env("NIX_PATH", path);
         }
-        if std::env::var_os("GC_INITIAL_HEAP_SIZE").is_none()
-            && let Some(heap) = self.heap(self.eval_memory())
-        {
-            command.env("GC_INITIAL_HEAP_SIZE", heap.to_string());
-        }
         command
     }
 
-    /// Bytes with which an evaluator starts: half of the memory, shared by all evaluators.
-    fn heap(&self, most: Option<u64>) -> Option<u64> {
-        let share = meminfo("MemAvailable:")? / 2 / (self.config.workers.max(1) as u64);
-        let share = share.min(MOST_HEAP).min(most.map_or(MOST_HEAP, |most| most / 2));
-        (share >= LEAST_HEAP).then_some(share)
-    }
-
-    /// The most that one evaluator may have, bytes. Without a bound, one node's endless list would take the memory from
-    /// everything on this host before the kernel acts.
-    fn eval_memory(&self) -> Option<u64> {
-        match self.config.eval_memory_mib {
-            Some(mib) => Some(mib.saturating_mul(MIB)),
-            None => Some((meminfo("MemTotal:")? + meminfo("SwapTotal:")?) / 10 * 9),
-        }
-    }
-
-    /// Bounds the memory of an evaluator that has just been started, and of what it starts. By its own data
-    /// (getrlimit(2), RLIMIT_DATA): what it maps from files costs nobody anything.
-    pub(super) fn bound_memory(&self, pid: u32) {
-        let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-        let (Some(process), Some(most)) = (process, self.eval_memory()) else { return };
-        let limit = rustix::process::Rlimit { current: Some(most), maximum: Some(most) };
-        // A tighter one that was there before stays; a process that has ended already needs none.
-        if let Err(error) = rustix::process::prlimit(Some(process), rustix::process::Resource::Data, limit) {
-            tracing::debug!(%error, "the memory of an evaluator is not bounded");
+    /// Starts an evaluator with the heap that goes with its memory. A larger one from the environment is somebody's will.
+    pub(super) fn give_heap(&self, command: &mut Command, memory: Bytes) {
+        if std::env::var_os("GC_INITIAL_HEAP_SIZE").is_none() {
+            command.env("GC_INITIAL_HEAP_SIZE", share::heap(memory).0.to_string());
         }
     }
 
@@ -121,22 +93,72 @@ impl Nix {
     }
 }
 
-/// An amount of `/proc/meminfo` (proc_meminfo(5)), bytes.
-fn meminfo(name: &str) -> Option<u64> {
-    amount(&std::fs::read_to_string("/proc/meminfo").ok()?, name)
+/// Takes credentials out of what a program inherits.
+pub(super) fn without_credentials(command: &mut Command) {
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_credential(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
+    command.env_remove("GIT_SSH");
 }
 
-fn amount(meminfo: &str, name: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+fn is_credential(variable: &str) -> bool {
+    let name = variable.to_ascii_uppercase();
+    // Git's own list of settings is replaced as a whole; `KEY` in it is no key.
+    !name.starts_with("GIT_CONFIG_") && CREDENTIALS.iter().any(|word| name.contains(word))
+}
+
+/// Bounds the memory of an evaluator that has just been started, and of each process that it starts. By its own data
+/// (getrlimit(2), RLIMIT_DATA): what it maps from files costs nobody anything. Its collector works harder near the bound
+/// before it gives up, which it would not learn of from anyone who watches and kills.
+pub(super) fn bound_memory(pid: u32, most: Bytes) {
+    let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    let Some(process) = process else { return };
+    let limit = rustix::process::Rlimit { current: Some(most.0), maximum: Some(most.0) };
+    // A tighter one that was there before stays; a process that has ended already needs none.
+    if let Err(error) = rustix::process::prlimit(Some(process), rustix::process::Resource::Data, limit) {
+        tracing::debug!(%error, "the memory of an evaluator is not bounded");
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::is_credential;
+
     #[test]
-    fn amounts_of_memory_are_read_in_bytes() {
-        let text = "MemTotal: 9 kB\nMemAvailable:    2048 kB\nBuffers: 1 kB\n";
-        assert_eq!(super::amount(text, "MemAvailable:"), Some(2 << 20));
-        assert_eq!(super::amount(text, "SwapTotal:"), None);
+    fn variables_with_credentials_are_told_by_their_names() {
+        let secret = [
+            "SSH_AUTH_SOCK",
+            "SSH_AGENT_PID",
+            "SSH_ASKPASS",
+            "GIT_ASKPASS",
+            "NETRC",
+            "GITHUB_TOKEN",
+            "CI_JOB_TOKEN",
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "HCLOUD_TOKEN",
+            "CREDENTIALS_DIRECTORY",
+            "GPG_AGENT_INFO",
+            "SOPS_AGE_KEY",
+            "SOPS_AGE_KEY_FILE",
+            "vault_token",
+            "PGPASSWORD",
+        ];
+        let plain = [
+            "PATH",
+            "HOME",
+            "NIX_PATH",
+            "NIX_CONFIG",
+            "NIX_SSL_CERT_FILE",
+            "NIX_REMOTE",
+            "USER",
+            "LANG",
+            "https_proxy",
+            "XDG_CACHE_HOME",
+            "TMPDIR",
+            "KEYMAP",
+        ];
+        assert_eq!(secret.iter().find(|name| !is_credential(name)), None);
+        assert_eq!(plain.iter().find(|name| is_credential(name)), None);
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use super::message::Said;
+use super::process::without_credentials;
 use super::{Nix, NixError};
 use crate::command::{self, CommandError, Tail};
 use crate::model::name::NodeName;
@@ -76,6 +77,8 @@ impl Nix {
 
     fn realisation(&self) -> Command {
         let mut command = self.program("nix-store");
+        // Without a daemon this process is the one that builds.
+        without_credentials(&mut command);
         // The log of what fails is read from Nix afterwards, not picked out of several builds' mingled output.
         command.args(["--realise", "--no-build-output"]);
         // The systems of a fleet share derivations, and by default a build that waits for another one looks every 5 s.

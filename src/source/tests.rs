@@ -1,5 +1,6 @@
 //! The Git room against real repositories: what people do to branches, and what goes wrong.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -129,6 +130,27 @@ async fn a_commit_the_clone_never_saw_is_nobodys_ancestor() {
     for text in [foreign.as_str(), "main", "12", &head.tree] {
         let error = source.resolve(text).unwrap_err();
         assert!(matches!(error, SourceError::Unknown { .. }), "{text}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn the_paths_that_differ_from_an_earlier_tree_or_commit_are_known() {
+    let place = Place::new();
+    let source = place.source();
+    fs::create_dir_all(place.up().join("hosts/web")).unwrap();
+    fs::write(place.up().join("hosts/web/old.nix"), "{ }").unwrap();
+    place.commit("nodes");
+    let before = source.fetch().await.unwrap();
+    place.up_git(&["mv", "hosts/web/old.nix", "hosts/web/new.nix"]);
+    place.commit("second");
+    let after = source.fetch().await.unwrap();
+    for from in [before.tree.as_str(), before.commit.as_str()] {
+        let changed = source.changed(from, &after).await.unwrap().unwrap();
+        assert_eq!(Vec::from_iter(changed), ["hosts/web/new.nix", "hosts/web/old.nix", "second"]);
+    }
+    assert_eq!(source.changed(&after.tree, &after).await.unwrap(), Some(BTreeSet::new()));
+    for unknown in ["0123456789012345678901234567890123456789", "no id"] {
+        assert_eq!(source.changed(unknown, &after).await.unwrap(), None);
     }
 }
 

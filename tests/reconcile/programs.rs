@@ -67,7 +67,7 @@ fn programs_that_hang_are_missing_or_print_rubbish_are_named_and_stop_nothing_el
     let short = fleet
         .config_text(&fleet.repository().display().to_string())
         .replace("poll = \"5s\"", "poll = \"2s\"\ntimeout = \"3s\"")
-        .replace("[nix]\n", "[nix]\neval_timeout = \"20s\"\nbuild_timeout = \"4s\"\n")
+        .replace("[nix]\n", "[eval]\ntimeout = \"20s\"\n\n[nix]\nbuild_timeout = \"4s\"\n")
         .replace("interval = \"2s\"", "interval = \"1s\"\ntimeout = \"8s\"");
     fs::write(fleet.config_file(), short).unwrap();
     programs.spoil("ssh", &format!("hang {}", fleet.nodes["n2"].address()));
