@@ -70,4 +70,18 @@ fn a_node_that_builds_its_own_system_fails_alone_and_a_cache_that_is_down_stops_
     let roots = fleet.nodes["own"].enter("ls /nix/var/nix/gcroots/driftless").unwrap().stdout;
     assert_eq!(roots.trim(), "", "roots end with their switches");
     assert_eq!(fleet.stop().unwrap(), Some(0), "{}", fleet.log());
+
+    let cache = fleet.dir().join("cache");
+    let url = format!("file://{}", cache.display());
+    std::fs::write(fleet.config_file(), config.replace("http://127.0.0.1:9", &url)).unwrap();
+    fleet.start().unwrap();
+    let four = commit(&fleet, "four", "");
+    let seen = fleet.wait_in_sync(&four, SOON).unwrap();
+    assert!(seen["source"]["publishError"].is_null(), "{seen:#}");
+    let is_cached = |name: &str| {
+        let system = fleet.nodes[name].running().unwrap();
+        let hash = system.strip_prefix("/nix/store/").unwrap().split('-').next().unwrap();
+        cache.join(format!("{hash}.narinfo")).exists()
+    };
+    assert!(is_cached("ours") && !is_cached("own"), "what is built here is pushed, and nothing else");
 }
