@@ -21,7 +21,7 @@ fn a_node_that_builds_its_own_system_fails_alone_and_a_cache_that_is_down_stops_
     let mut fleet = Fleet::new(&lab, nodes, Path::new(env!("CARGO_BIN_EXE_driftless")), project).unwrap();
     let config = std::fs::read_to_string(fleet.config_file()).unwrap();
     let config = config.replace("[nix]\n", "[nix]\ncache = { url = \"http://127.0.0.1:9\" }\n");
-    std::fs::write(fleet.config_file(), config).unwrap();
+    std::fs::write(fleet.config_file(), &config).unwrap();
     let tag = jiff::Timestamp::now().as_nanosecond();
     let commit = |fleet: &Fleet, message: &str, packages: &str| {
         let body = |name: &str| {
