@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use driftless_lab::{Fleet, Lab, System};
+use driftless_lab::Fleet;
 use serde_json::Value;
+
+use crate::beginning;
 
 const SOON: Duration = Duration::from_secs(90);
 
@@ -14,11 +16,7 @@ fn is(node: &Value, decision: &str, kind: &str) -> bool {
 
 #[test]
 fn a_node_that_builds_its_own_system_fails_alone_and_a_cache_that_is_down_stops_nobody() {
-    let lab = Lab::start().unwrap();
-    let first = System::new("installed").build().unwrap();
-    let nodes = lab.nodes(&["own", "ours"], &first).unwrap();
-    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut fleet = Fleet::new(&lab, nodes, Path::new(env!("CARGO_BIN_EXE_driftless")), project).unwrap();
+    let mut fleet = beginning::fleet(&["own", "ours"]);
     let config = std::fs::read_to_string(fleet.config_file()).unwrap();
     let config = config.replace("[nix]\n", "[nix]\ncache = { url = \"http://127.0.0.1:9\" }\n");
     std::fs::write(fleet.config_file(), &config).unwrap();
@@ -31,7 +29,7 @@ fn a_node_that_builds_its_own_system_fails_alone_and_a_cache_that_is_down_stops_
                 if name == "own" { packages } else { "" }
             )
         };
-        fleet.commit(message, &[("deployment.nix", &fleet.deployment("", body))]).unwrap()
+        beginning::commit(fleet, message, body)
     };
 
     let one = commit(&fleet, "one", "");
