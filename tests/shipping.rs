@@ -138,6 +138,31 @@ async fn a_cache_that_is_down_is_waited_for_once_and_a_key_that_is_none_is_named
     assert_eq!(world.nix("").publish(&system).await, Publication::NotAsked);
 }
 
+#[test]
+fn a_controller_does_not_start_with_a_key_that_it_cannot_use() {
+    let world = World::new();
+    let dir = world.dir.path();
+    for (key, words) in [
+        ("none", ["cannot read the signing key", "correct nix.signing_key_file"]),
+        ("public", ["it is the public key", "nix-store --generate-binary-cache-key"]),
+    ] {
+        let config = format!(
+            "[source]\nurl = \"{0}\"\n[nix]\nsigning_key_file = \"{0}/{key}\"\n[serve]\nsocket = \"{0}/r/control.sock\"\n",
+            dir.display()
+        );
+        std::fs::write(dir.join("driftless.toml"), config).unwrap();
+        let run = Command::new(env!("CARGO_BIN_EXE_driftless"))
+            .args(["run", "--config"])
+            .arg(dir.join("driftless.toml"))
+            .env("STATE_DIRECTORY", dir.join("state"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(!run.status.success(), "{said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
+}
+
 /// A node that trusts the key of `world`, and nobody who logs in but root.
 fn node(lab: &Lab, world: &World) -> Node {
     let setup = Setup {

@@ -134,7 +134,10 @@ pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
 /// Builds a node's system, and publishes it before the node is asked to take it.
 async fn build(nix: &Nix, name: &NodeName, spec: &NodeSpec, root: &Path) -> Result<Publication, Failure> {
     nix.realise(name, spec, root).await?;
-    Ok(if spec.builds_itself() { Publication::NotAsked } else { nix.publish(&spec.shipped()).await })
+    if spec.builds_itself() || spec.host.is_none() {
+        return Ok(Publication::NotAsked);
+    }
+    Ok(nix.publish(&spec.shipped()).await)
 }
 
 /// The GC root of a node's newest built system. (Its derivation's root is beside it.)
