@@ -216,7 +216,7 @@ async fn a_node_takes_signed_paths_from_anybody_and_cached_ones_from_the_cache()
 }
 
 #[tokio::test]
-async fn a_builder_builds_for_the_machine_that_deploys() {
+async fn a_builder_builds_for_the_machine_that_deploys_and_a_node_for_itself() {
     let (lab, world) = (Lab::start().unwrap(), World::new());
     let node = node(&lab, &world);
     let host_key = Command::new("sh")
@@ -230,23 +230,51 @@ async fn a_builder_builds_for_the_machine_that_deploys() {
         String::from_utf8(host_key.stdout).unwrap().trim()
     );
     let nix = world.nix(&format!("builders = [{line:?}]\noptions = {{ max-jobs = \"0\" }}"));
-    let tag = jiff::Timestamp::now().as_nanosecond();
-    let expression = format!(
-        "derivation {{ name = \"built-elsewhere\"; system = \"x86_64-linux\"; builder = \"/bin/sh\"; PATH = \"/usr/bin:/bin\"; \
-         args = [ \"-euc\" \"echo {tag} > $out; cat /proc/sys/kernel/hostname >> $out\" ]; }}"
-    );
-    let instantiated = Command::new("nix-instantiate")
-        .args(["-E", &expression])
-        .env("NIX_CONFIG", NIX_CONFIG)
-        .output()
-        .unwrap();
-    let drv = String::from_utf8(instantiated.stdout).unwrap().trim().to_owned();
-    let out = Command::new("nix-store").args(["--query", &drv]).output().unwrap();
-    let out = String::from_utf8(out.stdout).unwrap().trim().to_owned();
+    let drv = derivation("built-elsewhere", "cat /proc/sys/kernel/hostname > $out");
+    let out = output(&drv);
     let spec: NodeSpec =
         serde_json::from_value(serde_json::json!({ "drv": drv, "toplevel": out, "system": "x86_64-linux" }))
             .unwrap();
     nix.realise(&"web".parse().unwrap(), &spec, &world.dir.path().join("root")).await.unwrap();
     let said = std::fs::read_to_string(&out).unwrap();
-    assert_eq!(said.lines().nth(1), Some("n1"), "{said}");
+    assert_eq!(said.trim(), "n1");
+
+    // By a user whom the node trusts in nothing, and who is no root.
+    let deploy = target(&lab, "deploy@n1", Substitute::Never);
+    let good = derivation("built-there", "cat /proc/sys/kernel/hostname > $out");
+    let nix = world.nix("");
+    nix.build_on(&deploy, &[good.parse().unwrap()], |_| {}).await.unwrap();
+    let out = output(&good);
+    assert!(!Path::new(&out).exists());
+    assert_eq!(node.ssh(["cat", &out]).unwrap().stdout.trim(), "n1");
+    let bad = derivation("broken-there", "echo it went wrong; exit 3");
+    let error = nix.build_on(&deploy, &[bad.parse().unwrap()], |_| {}).await.unwrap_err();
+    let said = error.to_string();
+    assert!(matches!(&error, NixError::RemoteBuild { failed, .. } if failed.as_str() == bad), "{error:?}");
+    assert!(said.contains("does not build on deploy@n1") && said.contains("it went wrong"), "{said}");
+    node.stop_sshd().unwrap();
+    let error = nix.build_on(&deploy, &[bad.parse().unwrap()], |_| {}).await.unwrap_err();
+    assert!(error.may_pass(), "{error}");
+}
+
+/// A new derivation: its path.
+fn derivation(name: &str, script: &str) -> String {
+    let tag = jiff::Timestamp::now().as_nanosecond();
+    let expression = format!(
+        "derivation {{ name = \"{name}\"; system = \"x86_64-linux\"; builder = \"/bin/sh\"; PATH = \"/usr/bin:/bin\"; \
+         args = [ \"-euc\" \": {tag}; {script}\" ]; }}"
+    );
+    let made = Command::new("nix-instantiate")
+        .args(["-E", &expression])
+        .env("NIX_CONFIG", NIX_CONFIG)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8(made.stdout).unwrap().trim().to_owned()
+}
+
+fn output(drv: &str) -> String {
+    let said =
+        Command::new("nix-store").args(["--query", drv]).env("NIX_CONFIG", NIX_CONFIG).output().unwrap();
+    String::from_utf8(said.stdout).unwrap().trim().to_owned()
 }
