@@ -22,7 +22,7 @@ export NIX_CONFIG ?= $(plain_nix)
 export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) * 2 )))
 
 # What nodes with another systemd, OpenSSH and Nix (those of Debian 13) could change. The Nix side then also runs with that Nix.
-newer := switch:: nix_copies:: reconcile::a_commit_becomes_the_fleet
+newer := switch:: nix_copies:: shipping:: reconcile::a_commit_becomes_the_fleet
 
 .PHONY: help build demo bench test test-newer fuzz lint deps
 
@@ -56,7 +56,7 @@ test:
 test-newer:
 	DRIFTLESS_LAB_BASE=debian13 cargo test -p driftless --test integration -- $(newer)
 	DRIFTLESS_LAB_BASE=debian13 cargo test -p driftless-lab --test smoke
-	$(runner)='$(strip $(as_root) $(CURDIR)/tests/with-debian13.sh)' cargo test -p driftless --test integration -- nix_library:: nix_formats::edges nix_formats::examples nix_programs::
+	$(runner)='$(strip $(as_root) $(CURDIR)/tests/with-debian13.sh)' cargo test -p driftless --test integration -- nix_library:: nix_formats::edges nix_formats::examples nix_programs:: shipping::a_ shipping::what
 
 SECONDS ?= 60
 fuzz:

@@ -147,11 +147,10 @@ in
     lastResort = option (types.enum [ "reboot" "none" ]) "reboot"
       "What a node does that stays out of reach after a rollback. `none` for disks that need a passphrase at boot.";
 
-    buildOnTarget = onlyYet "buildOnTarget" false {
-      type = types.bool;
-      default = false;
-      description = "Whether the node builds its own system. This version builds where driftless runs.";
-    };
+    buildOnTarget = flag false ''
+      Whether the node builds its own system when it is deployed to, instead of the machine where driftless runs. It is
+      evaluated there either way.
+    '';
 
     machineId = option (types.nullOr (types.strMatching "[0-9a-f]{32}")) null
       "The /etc/machine-id the node must have; another machine at the same address is then never touched.";

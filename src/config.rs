@@ -2,6 +2,9 @@
 //!
 //! Every key is documented in `deploy/driftless.example.toml`; a test keeps the two equal.
 
+mod evaluation;
+mod shipping;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -15,9 +18,8 @@ use serde::{Deserialize, Deserializer};
 use crate::model::format::Format;
 use crate::model::hook::HookPolicy;
 
-mod evaluation;
-
 pub use evaluation::{Bytes, EvalConfig};
+pub use shipping::{Builders, CacheConfig, CacheKind, CacheUrl};
 
 /// Where the configuration is looked for when `--config` is not given.
 pub const DEFAULT_PATH: &str = "/etc/driftless/driftless.toml";
@@ -42,6 +44,14 @@ pub enum ConfigError {
         /// Where and why.
         #[source]
         source: Box<toml::de::Error>,
+    },
+    /// A setting of Nix is given in two ways.
+    #[error("the configuration {} has nix.{setting} and nix.options.{setting}; keep the first", path.display())]
+    Twice {
+        /// The file.
+        path: PathBuf,
+        /// Its name.
+        setting: &'static str,
     },
 }
 
@@ -109,6 +119,13 @@ pub struct NixConfig {
     /// A copy that makes no progress for so long is given up.
     #[serde(deserialize_with = "duration")]
     pub copy_stall: Duration,
+    /// Machines that build for this one.
+    pub builders: Option<Builders>,
+    /// A secret key (`nix-store --generate-binary-cache-key`) by which everything that is built is signed.
+    #[serde(deserialize_with = "shipping::absolute_path")]
+    pub signing_key_file: Option<PathBuf>,
+    /// The binary cache that each release is pushed to.
+    pub cache: Option<CacheConfig>,
     /// `NIX_PATH` of evaluations, for example `nixpkgs=/etc/nixpkgs`; default: the controller's own.
     pub nix_path: Option<String>,
     /// Further Nix settings (nix.conf(5)), given as `--option NAME VALUE`.
@@ -122,6 +139,9 @@ impl Default for NixConfig {
             builds: cores,
             build_timeout: Duration::from_secs(2 * 60 * 60),
             copy_stall: Duration::from_secs(5 * 60),
+            builders: None,
+            signing_key_file: None,
+            cache: None,
             nix_path: None,
             options: BTreeMap::new(),
         }
@@ -241,8 +261,12 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text =
             fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text)
-            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+        let config: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
+        if config.nix.builders.is_some() && config.nix.options.contains_key("builders") {
+            return Err(ConfigError::Twice { path: path.to_owned(), setting: "builders" });
+        }
+        Ok(config)
     }
 }
 
@@ -366,6 +390,14 @@ mod tests {
         );
     }
 
+    #[test]
+    fn builders_that_are_given_in_two_ways_are_refused() {
+        let options = "[source]\nurl = \"x\"\n[nix]\nbuilders = \"b1\"\noptions = { builders = \"b2\" }\n";
+        assert!(
+            parse(options).unwrap_err().contains("nix.builders and nix.options.builders; keep the first")
+        );
+    }
+
     const EXAMPLE: &str = include_str!("../deploy/driftless.example.toml");
 
     /// The example with every key that is commented out switched on.
@@ -388,6 +420,7 @@ mod tests {
         whole.eval.chunk = None;
         whole.nix.builds = minimal.nix.builds;
         whole.nix.nix_path = None;
+        (whole.nix.builders, whole.nix.signing_key_file, whole.nix.cache) = (None, None, None);
         whole.source.format = None;
         whole.nix.options.clear();
         whole.ssh.identity_file = None;

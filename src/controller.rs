@@ -88,6 +88,9 @@ pub enum ControllerError {
     /// The nix room cannot be set up.
     #[error("cannot prepare for evaluation")]
     Nix(#[source] NixError),
+    /// What is built could not be signed.
+    #[error("cannot sign what will be built")]
+    SigningKey(#[source] NixError),
     /// The HTTP address is not to be had.
     #[error("cannot listen on {address}; set serve.listen to a free address")]
     Listen {
@@ -132,6 +135,7 @@ pub async fn run(
     let source = Source::open(&config.source, &options.state_dir).map_err(ControllerError::Source)?;
     let nix = Nix::new(&config.nix, &options.state_dir).map_err(ControllerError::Nix)?;
     let nix = nix.evaluating(&config.eval);
+    nix.check_signing_key().map_err(ControllerError::SigningKey)?;
     let address = config.serve.listen;
     let tcp =
         TcpListener::bind(address).await.map_err(|source| ControllerError::Listen { address, source })?;

@@ -23,7 +23,7 @@
 //! 2. [`nix`] evaluates the deployment file of that commit through `nix/manifest.nix`: first the [names of the
 //!    nodes](model::manifest::Names), which no node can break, then a few nodes at a time. Each node is a
 //!    [`model::node::NodeSpec`]: how it is reached, how it is switched, and which system it should run. As soon as it is
-//!    known, its system is built.
+//!    known, its system is built, and published where there is a cache or a signing key. A node may build its own.
 //! 3. A revision with its nodes and how far each has come is a [`model::release::Release`]. A node that does not evaluate
 //!    or build keeps its last good system in it.
 //! 4. [`node`] asks each machine what it is: [`model::observed::NodeState`], with the [journal](model::journal) that the

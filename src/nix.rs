@@ -1,8 +1,9 @@
-//! The nix programs: evaluate a deployment to its manifest, realise derivations, copy closures, list closures.
+//! The nix programs: evaluate a deployment to its manifest, realise derivations, publish and copy closures, list closures.
 //!
-//! Every `nix*` process of driftless is started here. Nothing is decided and nothing is tried twice, with two exceptions
-//! that belong to the way of asking: a failing evaluation is split until the broken node stands alone, and a copy falls
-//! back to the legacy protocol where the other side does not speak the new one. Nodes are only touched by `copy`.
+//! Every `nix*` process of driftless is started here. Nothing is decided and nothing is tried twice, with three exceptions
+//! that belong to the way of asking: a failing evaluation is split until the broken node stands alone, a copy falls back to
+//! the legacy protocol where the other side does not speak the new one, and signed paths are first brought without root's
+//! rights. Nodes are only touched by `copy` and `remote`.
 //!
 //! Under the state directory: `nix/HASH/` (our Nix files), `cache/` (manifests), `evaluated/` (what evaluations cost and
 //! read), `gcroots/NODE/drv` (derivations between evaluation and build). Deleting any of it costs time, nothing else.
@@ -21,13 +22,16 @@ mod memory;
 mod message;
 mod process;
 mod progress;
+mod publish;
 mod queue;
 mod reading;
 mod realise;
+mod remote;
 mod root;
 mod share;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -45,7 +49,9 @@ pub use error::{CopyFault, NixError};
 pub use evaluate::Evaluated;
 pub use experience::Reads;
 pub use progress::CopyProgress;
+pub use publish::Publication;
 pub use queue::Order;
+pub use remote::BuildProgress;
 
 /// Where a deployment is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +108,7 @@ pub struct Nix {
     search: Option<OsString>,
     evaluations: Arc<Semaphore>,
     builds: Arc<Semaphore>,
+    queue: Arc<publish::Queue>,
     closures: closure::Closures,
     /// Indirect roots that this process has made known to Nix.
     roots: Arc<Mutex<BTreeSet<PathBuf>>>,
@@ -123,6 +130,7 @@ impl Nix {
             search: None,
             evaluations: Arc::new(Semaphore::new(EvalConfig::default().workers)),
             builds: Arc::new(Semaphore::new(config.builds.max(1))),
+            queue: Arc::default(),
             closures: closure::Closures::default(),
             roots: Arc::default(),
         })

@@ -5,6 +5,7 @@
 //! node that a deployment moves is worked on where it answered last, and makes contact where it is declared.
 
 mod any_shell;
+mod build;
 mod conversation;
 mod deploy;
 mod follow;
@@ -177,6 +178,17 @@ pub enum NodeError {
         #[source]
         source: crate::nix::NixError,
     },
+    /// The node did not build its own system.
+    #[error("{node}: cannot build {toplevel} there")]
+    Build {
+        /// The node.
+        node: NodeName,
+        /// What was to be built.
+        toplevel: StorePath,
+        /// Why not.
+        #[source]
+        source: crate::nix::NixError,
+    },
     /// A secret of it cannot be had.
     #[error("{node}: cannot bring its secrets")]
     Secret {
@@ -264,6 +276,7 @@ impl NodeError {
             | Self::Script { .. }
             | Self::NoSpace { .. }
             | Self::Copy { .. }
+            | Self::Build { .. }
             | Self::Secret { .. }
             | Self::Hook { .. }
             | Self::Runtime { .. } => false,

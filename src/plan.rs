@@ -13,7 +13,7 @@
 //! 4. *Is the node that system?* Then what is left to say comes from the release or from what only a reboot or a person
 //!    can cure, and from where it answers ([`ways`]). A node that is in sync is in sync, suspended or not.
 //! 5. *Does a person want it left alone?* Suspended, pinned. *May what belongs to it be run here?* Hooks.
-//! 6. *Has it been tried?* Given up, backoff ([`backoff`]).
+//! 6. *Has it been tried?* Given up, not built by the node itself, backoff ([`backoff`]).
 //! 7. *Was it booted once?* Then its proof is all that is missing, and what people asked for: pins and `healAfter` do not
 //!    hold it back. Before the reboot the node waits for that.
 //! 8. *Is it drift?* If the wanted system is the one that was installed last, somebody took the node away from it:
@@ -45,7 +45,7 @@ use crate::model::hook::HookPolicy;
 use crate::model::journal::{Entry, PinEnd};
 use crate::model::name::NodeName;
 use crate::model::node::{NodeSpec, OnDrift};
-use crate::model::observed::{Contact, NodeState, Observation, Observed};
+use crate::model::observed::{AttemptKind, Contact, NodeState, Observation, Observed};
 use crate::model::release::{NodeRelease, Release};
 use crate::model::store_path::StorePath;
 
@@ -317,6 +317,12 @@ impl<'a> Question<'a> {
             .into());
         }
         let attempt = self.observed.attempts.get(self.name);
+        if let Some(attempt) = attempt.filter(|attempt| attempt.toplevel == *toplevel) {
+            match attempt.kind {
+                AttemptKind::Build => return Err(Hold::NotBuilt { error: attempt.error.clone() }.into()),
+                AttemptKind::Way => {}
+            }
+        }
         let failures = backoff::failures(toplevel, &failed, seen.state, seen.at, attempt);
         let contested = backoff::contested(toplevel, seen.state, seen.at, self.now);
         for failures in [failures, contested].into_iter().flatten() {

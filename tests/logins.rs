@@ -9,7 +9,7 @@ use driftless::model::journal::Outcome;
 use driftless::model::node::{Goal, NodeSpec};
 use driftless::model::observed::Stage;
 use driftless::model::store_path::StorePath;
-use driftless::nix::Nix;
+use driftless::nix::{Nix, Publication};
 use driftless::node::{Node, NodeError, Order};
 use driftless_lab::{Lab, Setup, Sudo, System, User};
 use tokio::sync::watch;
@@ -61,6 +61,11 @@ impl World {
 
     /// Looks and deploys as a controller does: observe, copy, switch, contact, health.
     async fn deploy(&self, node: &Node) -> Result<(), NodeError> {
+        let nix = Nix::new(&NixConfig::default(), self.state.path()).unwrap();
+        self.deploy_with(node, &nix).await
+    }
+
+    async fn deploy_with(&self, node: &Node, nix: &Nix) -> Result<(), NodeError> {
         let state = node.look(LOOK).await.outcome?;
         let order = Order {
             toplevel: self.second.clone(),
@@ -70,9 +75,8 @@ impl World {
             asker: "controller test".into(),
             hooks: Vec::new(),
         };
-        let nix = Nix::new(&NixConfig::default(), self.state.path()).unwrap();
         let (show, _stage) = watch::channel(Stage::Preparing);
-        let entry = node.deploy(&nix, &order, &show).await?;
+        let entry = node.deploy(nix, &order, &show).await?;
         assert_eq!(entry.outcome, Some(Outcome::Succeeded), "{entry:#?}");
         Ok(())
     }
@@ -263,6 +267,26 @@ async fn a_login_that_is_not_enough_says_what_to_do() {
         .unwrap();
     let said = world.fails(&machine, &sudo(spec("nobodys")), &ssh).await;
     says(&said, &["cannot copy", "privilegeEscalationCommand does not start the node's Nix", "sudo: "]);
+
+    // The same user, once what is built is signed by a key that the node knows: no right to run Nix as root is needed.
+    let keys = ["signing", "public"].map(|name| world.state.path().join(name));
+    let mut make = Command::new("nix-store");
+    make.args(["--generate-binary-cache-key", "fleet-1"]).args(&keys);
+    assert!(make.status().unwrap().success());
+    let known = std::fs::read_to_string(&keys[1]).unwrap();
+    let trust = format!(
+        "echo 'trusted-public-keys = {}' >>/etc/nix/nix.conf; systemctl restart nix-daemon",
+        known.trim()
+    );
+    machine.enter(&trust).unwrap().ok().unwrap();
+    let signing = NixConfig { signing_key_file: Some(keys[0].clone()), ..NixConfig::default() };
+    let nix = Nix::new(&signing, world.state.path()).unwrap();
+    assert_eq!(nix.publish(std::slice::from_ref(&world.second)).await, Publication::Done);
+    let node = world.node(&machine, &sudo(spec("nobodys")), &ssh);
+    let ended = world.deploy_with(&node, &nix).await;
+    node.close().await;
+    ended.unwrap_or_else(|error| panic!("{}", error_chain(&error)));
+    assert_eq!(machine.boot_default().unwrap(), world.second.as_str());
 }
 
 #[tokio::test]

@@ -20,5 +20,6 @@ mod own_host;
 mod reconcile;
 mod secrets;
 mod service_files;
+mod shipping;
 mod switch;
 mod windows;

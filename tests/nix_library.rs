@@ -340,14 +340,10 @@ fn a_wrong_option_names_the_node_the_option_and_the_file() {
 
 #[test]
 fn a_setting_that_nothing_heeds_yet_is_refused_and_not_ignored() {
-    for (setting, word) in [
-        ("buildOnTarget = true;", "buildOnTarget = true"),
-        ("reboot.policy = \"always\";", "reboot.policy = \"always\""),
-    ] {
-        let body = format!("nodes.web = {{ {setting} configuration = {{ {BASE} }}; }};");
-        let deployment = Deployment::ours(&our_nixpkgs(), &body);
-        refused(&deployment.only(&["web"]), &[word, "not supported by this version"]);
-    }
+    let body = format!("nodes.web = {{ reboot.policy = \"always\"; configuration = {{ {BASE} }}; }};");
+    let deployment = Deployment::ours(&our_nixpkgs(), &body);
+    let words = ["reboot.policy = \"always\"", "not supported by this version"];
+    refused(&deployment.only(&["web"]), &words);
 }
 
 #[test]
@@ -521,6 +517,28 @@ fn stub_driftless(folder: &Path) {
     let program = folder.join("driftless");
     fs::write(&program, "#!/bin/sh\nprintf '%s\\n' \"$@\"\n").unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn the_script_builds_nothing_of_a_node_that_builds_its_system_itself_and_keeps_its_derivation() {
+    let tag = std::process::id();
+    let body = format!(
+        "nodes.web = {{ pkgs, ... }}: {{ buildOnTarget = true; closurePaths = [ (pkgs.runCommand \"extra-{tag}\" {{ }} \"exit 1\") ]; \
+         configuration = {{ {BASE} environment.systemPackages = [ (pkgs.runCommand \"own-{tag}\" {{ }} \"exit 1\") ]; }}; }};"
+    );
+    let deployment = Deployment::ours(&our_nixpkgs(), &body);
+    stub_driftless(&deployment.path().join("stub"));
+    deployment.command("nix-build").arg("deployment.nix").assert().success();
+    let (_, release) = run_result(&deployment, &[]);
+    let node = &release["nodes"]["web"];
+    assert_eq!(node["buildOnTarget"], true);
+    let closure =
+        deployment.command("nix-store").args(["--query", "--requisites", "./result"]).output().unwrap();
+    let closure = String::from_utf8(closure.stdout).unwrap();
+    for drv in [&node["drv"], &node["closureDrvs"][0]] {
+        assert!(closure.contains(drv.as_str().unwrap()), "{drv} is not kept:\n{closure}");
+    }
+    assert!(!std::path::Path::new(node["toplevel"].as_str().unwrap()).exists());
 }
 
 /// The arguments that `./result` gave to driftless, and the release that it named.

@@ -302,6 +302,8 @@ async fn the_gauges_say_what_the_snapshot_says() {
         r#"driftless_git_head_blocked{reason="non_fast_forward"} 0"#,
         r#"driftless_git_head_blocked{reason="mass_removal"} 0"#,
         r#"driftless_deployments_total{operation="switch",result="rollback-failed"} 0"#,
+        r#"driftless_publications_total{result="failed"} 0"#,
+        "driftless_publication_failing 0",
         r#"driftless_http_requests_total{code="200",handler="/metrics",method="GET"} 1"#,
     ];
     // The scrape itself is counted when it is over: the second one sees it.

@@ -1,4 +1,5 @@
-//! Copying 200 small paths: `nix copy` by hand on one node against driftless on another, near and far.
+//! Copying 200 small paths: `nix copy` by hand on one node, by both of Nix's protocols, against driftless on another, near and
+//! far.
 //!
 //! driftless's side is the library's [`Node::push`]: root, questions, copy. Both sides have a connection open before.
 
@@ -21,6 +22,8 @@ use crate::world::World;
 const RUNS: usize = 5;
 /// Paths that are copied each time, beside the one that refers to them.
 const PATHS: usize = 200;
+/// The same for the legacy protocol far away: each takes as long as all others together.
+const FEW: usize = 1;
 /// Round trips.
 const FAR: [Duration; 2] = [Duration::ZERO, Duration::from_millis(100)];
 
@@ -42,16 +45,21 @@ pub fn measure(world: &World, table: &mut Table) -> Result<()> {
         for node in [hand, ours] {
             node.wire(Wire::new(far, 0.0))?;
         }
-        let (mut by_hand, mut by_us) = (Vec::new(), Vec::new());
+        let (mut by_hand, mut by_us, mut by_legacy) = (Vec::new(), Vec::new(), Vec::new());
+        let options = format!("-F {} -S {}", world.fleet.ssh_config().display(), socket.display());
+        let copy = |scheme: &str, root: &StorePath| {
+            let mut copy = world.program("nix");
+            copy.env("NIX_SSHOPTS", &options).args(["copy", "--quiet", "--no-check-sigs", "--to"]);
+            copy.arg(format!("{scheme}://root@{}", hand.address())).arg(root.as_str());
+            let began = Instant::now();
+            world.require(copy).map(|_| began.elapsed())
+        };
+        for run in 0..if far.is_zero() { RUNS } else { FEW } {
+            by_legacy.push(copy("ssh", &paths(world, &format!("legacy {} {run}", far.as_millis()))?)?);
+        }
         for run in 0..=RUNS {
             let root = paths(world, &format!("{} {run}", far.as_millis()))?;
-            let options = format!("-F {} -S {}", world.fleet.ssh_config().display(), socket.display());
-            let mut copy = world.program("nix");
-            copy.env("NIX_SSHOPTS", options).args(["copy", "--quiet", "--no-check-sigs", "--to"]);
-            copy.arg(format!("ssh-ng://root@{}", hand.address())).arg(root.as_str());
-            let began = Instant::now();
-            world.require(copy)?;
-            let hand = began.elapsed();
+            let hand = copy("ssh-ng", &root)?;
             let (stage, _) = watch::channel(Stage::Preparing);
             let began = Instant::now();
             runtime.block_on(node.push(&nix, &root, &stage))?;
@@ -62,8 +70,10 @@ pub fn measure(world: &World, table: &mut Table) -> Result<()> {
             }
         }
         let trip = far.as_millis();
-        let what = format!("copy of {PATHS} small paths at {trip} ms round trip, `nix copy` by hand");
+        let what = format!("copy of {PATHS} small paths at {trip} ms round trip, `nix copy` by hand, ssh-ng");
         table.put(&what, seconds(median(by_hand)), Bound::None);
+        let what = format!("the same by the legacy protocol, as nix-copy-closure does it ({trip} ms)");
+        table.put(&what, seconds(median(by_legacy)), Bound::None);
         let what =
             format!("the same by driftless: rooted, asked what is missing and whether it fits ({trip} ms)");
         table.put(&what, seconds(median(by_us)), Bound::None);

@@ -29,7 +29,9 @@ pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
     progress.close();
     let mut text = String::new();
     for (name, node) in &release.nodes {
-        if let (Built::Built, Some(spec)) = (&node.progress, &node.spec) {
+        if let (Built::Built, Some(spec)) = (&node.progress, &node.spec)
+            && !spec.builds_itself()
+        {
             text.push_str(&format!("{name} {}\n", spec.toplevel));
         }
     }
@@ -45,6 +47,9 @@ pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
 fn end(release: &Release, progress: &Progress) {
     for (name, node) in &release.nodes {
         match &node.progress {
+            Built::Built if node.spec.as_ref().is_some_and(|spec| spec.builds_itself()) => {
+                progress.end(name, Ended::Well, "left to the node: buildOnTarget");
+            }
             Built::Built => progress.end(name, Ended::Well, "built"),
             Built::NotEvaluated { .. } => progress.end(name, Ended::Badly, "does not evaluate"),
             Built::NotBuilt { .. } => progress.end(name, Ended::Badly, "does not build"),

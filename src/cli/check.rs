@@ -62,6 +62,9 @@ fn word(node: &NodeRelease) -> (&'static str, AnsiColor) {
         Built::NotEvaluated { .. } => ("does not evaluate", AnsiColor::Red),
         Built::NotBuilt { .. } => ("does not build", AnsiColor::Red),
         Built::Evaluating | Built::Building => ("evaluates", AnsiColor::Green),
+        Built::Built if node.spec.as_ref().is_some_and(|spec| spec.builds_itself()) => {
+            ("evaluates", AnsiColor::Green)
+        }
         Built::Built => ("builds", AnsiColor::Green),
     }
 }

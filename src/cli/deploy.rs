@@ -163,7 +163,10 @@ pub async fn built(acting: &Acting, name: &NodeName, node: NodeRelease) -> Resul
     }
     acting.progress.say(name, "building");
     match acting.here.realise(name, &spec).await {
-        Ok(()) => Ok(spec),
+        Ok(()) => {
+            acting.here.publish(name, &spec).await;
+            Ok(spec)
+        }
         Err(error) => Err(Ending::failed("does not build", error_chain(&error))),
     }
 }

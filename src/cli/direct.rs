@@ -25,7 +25,7 @@ use crate::model::observed::{Contact, NodeState, Observation};
 use crate::model::release::{NodeRelease, Progress as Built, Release};
 use crate::model::revision::Revision;
 use crate::model::way::Way;
-use crate::nix::{Deployment, Evaluated, Nix, NixError, Place};
+use crate::nix::{Deployment, Evaluated, Nix, NixError, Place, Publication};
 use crate::node::{Node, NodeError};
 use crate::plan::selection::Selector;
 use crate::secrets::Keyring;
@@ -159,6 +159,18 @@ impl Direct {
     /// Builds one node's system and keeps it from being collected until its next build from here.
     pub async fn realise(&self, name: &NodeName, spec: &NodeSpec) -> Result<(), NixError> {
         self.nix.realise(name, spec, &self.state.join("manual").join(name.as_str())).await
+    }
+
+    /// Signs and pushes to the cache what a node is to get, as configured; where that fails it is said, and nodes get it all
+    /// from here.
+    pub async fn publish(&self, name: &NodeName, spec: &NodeSpec) {
+        if spec.builds_itself() {
+            return;
+        }
+        match self.nix.publish(&spec.shipped()).await {
+            Publication::NotAsked | Publication::Done => {}
+            Publication::Failed(said) => tracing::warn!(node = %name, "built, but not published: {said}"),
+        }
     }
 
     /// Builds every node that evaluated. A node that does not build is in the release with its own error.

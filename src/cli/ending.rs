@@ -75,6 +75,7 @@ impl Ending {
             | NodeError::Script { .. }
             | NodeError::NoSpace { .. }
             | NodeError::Copy { .. }
+            | NodeError::Build { .. }
             | NodeError::Secret { .. }
             | NodeError::Hook { .. }
             | NodeError::NoRoot { .. }

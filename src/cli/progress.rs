@@ -177,9 +177,14 @@ pub fn fine(stage: &Stage) -> String {
             format!("copying {} of {}", bytes(*done), bytes(*total))
         }
         Stage::Copying { bytes: done, total: _ } if *done > 0 => format!("copying {}", bytes(*done)),
-        Stage::Preparing | Stage::Copying { .. } | Stage::Hook { .. } | Stage::Switching { .. } => {
-            coarse(stage)
+        Stage::Building { done, total, now } if !now.is_empty() => {
+            format!("building on the node, {done} of {total}: {now}")
         }
+        Stage::Preparing
+        | Stage::Copying { .. }
+        | Stage::Building { .. }
+        | Stage::Hook { .. }
+        | Stage::Switching { .. } => coarse(stage),
     }
 }
 
@@ -189,6 +194,7 @@ fn coarse(stage: &Stage) -> String {
         Stage::Preparing => "preparing".into(),
         Stage::Copying { bytes: _, total } if *total > 0 => format!("copying {}", bytes(*total)),
         Stage::Copying { .. } => "copying".into(),
+        Stage::Building { .. } => "building on the node".into(),
         Stage::Hook { name, said, .. } if said.is_empty() => format!("hook {name}"),
         Stage::Hook { name, said, .. } => format!("{name}: {said}"),
         Stage::Switching { phase, detail } if detail.is_empty() => phase.as_str().into(),

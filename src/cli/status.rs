@@ -103,6 +103,10 @@ fn troubles(snapshot: &Snapshot, now: Timestamp) -> Vec<String> {
         let last = source.fetched_at.map_or_else(|| "never yet".into(), |at| format!("{} ago", age(at, now)));
         troubles.push(format!("fetching {} fails (last fetched {last}): {}", source.url, error.trim()));
     }
+    if let Some(error) = &source.publish_error {
+        troubles
+            .push(format!("what was built last is not published, nodes get it from here: {}", error.trim()));
+    }
     match snapshot.ready {
         Ready::Starting => troubles.push("still looking at the fleet for the first time".into()),
         Ready::Ready => {}

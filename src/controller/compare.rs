@@ -101,11 +101,15 @@ impl Comparisons {
 }
 
 async fn compare(pair: &Pair, node: &Node, nix: &Nix) -> Option<PackageDiff> {
-    let desired = nix.requisites(&pair.desired).await.ok()?;
-    // What was deployed from here is mostly here still, and known.
-    let running = match nix.requisites(&pair.running).await {
-        Ok(running) => running,
-        Err(_) => Arc::new(node.closure(&pair.running).await.ok()?),
-    };
+    let desired = closure(&pair.desired, node, nix).await?;
+    let running = closure(&pair.running, node, nix).await?;
     Some(PackageDiff::between(&running, &desired))
+}
+
+/// What was deployed from here is mostly here still, and known; what a node built itself is only there, once it is built.
+async fn closure(system: &StorePath, node: &Node, nix: &Nix) -> Option<Arc<Vec<StorePath>>> {
+    match nix.requisites(system).await {
+        Ok(closure) => Some(closure),
+        Err(_) => Some(Arc::new(node.closure(system).await.ok()?)),
+    }
 }

@@ -32,6 +32,7 @@ pub fn deployment(outcome: &Result<Entry, NodeError>) -> DeploymentResult {
     match outcome {
         Ok(entry) => DeploymentResult::Ended(entry.outcome.unwrap_or(Outcome::Interrupted)),
         Err(NodeError::Copy { .. }) => DeploymentResult::CopyFailed,
+        Err(NodeError::Build { .. }) => DeploymentResult::BuildFailed,
         Err(NodeError::Hook { .. }) => DeploymentResult::HookFailed,
         Err(NodeError::Refused { .. }) => DeploymentResult::Refused,
         Err(NodeError::LostTouch { .. }) => DeploymentResult::Lost,

@@ -276,7 +276,7 @@ impl Desired {
     /// Takes in one step of a preparation.
     pub fn prepared(&mut self, number: u64, step: Prepared, metrics: &Metrics) {
         let Some(preparing) = self.preparing.as_mut().filter(|_| number == self.number) else { return };
-        preparing.count(&step, metrics);
+        preparing.count(&step, metrics, &mut self.view.publish_error);
         match step {
             Prepared::Named(names) => {
                 let revision = preparing.revision.clone();
@@ -387,7 +387,7 @@ impl Desired {
             }
         }
         let broken = self.release.as_ref().is_some_and(|release| release.nodes.values().any(is_broken));
-        if broken || self.view.blocked.is_some() {
+        if broken || self.view.blocked.is_some() || self.view.publish_error.is_some() {
             self.try_again_later(preparing.again);
         } else {
             (self.prepare_again, self.tries) = (None, 0);

@@ -17,7 +17,7 @@ use crate::model::hook::{Hook, HookFailure, HookPoint, HookPolicy};
 use crate::model::journal::{Entry, Outcome};
 use crate::model::name::NodeName;
 use crate::model::node::Goal;
-use crate::model::observed::{Attempt, InFlight, Stage};
+use crate::model::observed::{Attempt, AttemptKind, InFlight, Stage};
 use crate::model::release::Release;
 use crate::model::store_path::StorePath;
 use crate::nix::Nix;
@@ -113,6 +113,7 @@ impl Running {
                     failures: before.map_or(0, |old| old.failures).saturating_add(1),
                     last: Timestamp::now(),
                     error: said(&ended.node, error),
+                    kind: if error.is_broken_build() { AttemptKind::Build } else { AttemptKind::Way },
                 };
                 self.attempts.insert(ended.node.clone(), attempt);
             }
@@ -179,7 +180,9 @@ impl Running {
         self.actions.retain(|_, acting| {
             let begun = match *acting.stage.borrow() {
                 Stage::Switching { .. } | Stage::Hook { at: HookPoint::AfterSwitch, .. } => true,
-                Stage::Preparing | Stage::Copying { .. } | Stage::Hook { .. } => false,
+                Stage::Preparing | Stage::Copying { .. } | Stage::Building { .. } | Stage::Hook { .. } => {
+                    false
+                }
             };
             if !begun {
                 acting.task.abort();
@@ -214,7 +217,8 @@ async fn perform(
         while stage.changed().await.is_ok() {
             let stage = stage.borrow_and_update().clone();
             meter.stage(&stage);
-            let chatting = matches!(stage, Stage::Copying { .. } | Stage::Hook { .. });
+            let chatting =
+                matches!(stage, Stage::Copying { .. } | Stage::Building { .. } | Stage::Hook { .. });
             if !chatting || shown.elapsed() > SHOW {
                 shown = Instant::now();
                 desk.look_again();

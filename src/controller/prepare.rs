@@ -16,7 +16,7 @@ use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::revision::Revision;
 use crate::model::snapshot::BlockedReason;
-use crate::nix::{Deployment, Evaluated, Nix, NixError, Order, Place};
+use crate::nix::{Deployment, Evaluated, Nix, NixError, Order, Place, Publication};
 use crate::source::{Source, SourceError};
 
 /// One thing that was found out about a revision.
@@ -28,8 +28,8 @@ pub enum Prepared {
     Blocked(BlockedReason, Failure),
     /// A node's declaration, or why it does not evaluate. `None`: the node is disabled.
     Evaluated(NodeName, Result<Option<Box<NodeSpec>>, Failure>),
-    /// A node's system is built and rooted, or why not.
-    Built(NodeName, Result<(), Failure>),
+    /// A node's system is built, rooted and published as far as it can be, or why it is not built.
+    Built(NodeName, Result<Publication, Failure>),
     /// Every node has been built or has failed.
     Done,
 }
@@ -106,8 +106,8 @@ pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
                         if let Some(spec) = told(&name, outcome, &found) {
                             let (nix, root) = (job.nix.clone(), system_root(&job.roots, &name));
                             builds.spawn(async move {
-                                let built = nix.realise(&name, &spec, &root).await;
-                                (name, built.map_err(Failure::from))
+                                let built = build(&nix, &name, &spec, &root).await;
+                                (name, built)
                             });
                         }
                     }
@@ -171,6 +171,15 @@ async fn order(job: &Preparation, nodes: &BTreeSet<NodeName>) -> Order {
         }
     }
     affected::order(nodes, &reads, &changed)
+}
+
+/// Builds a node's system, and publishes it before the node is asked to take it.
+async fn build(nix: &Nix, name: &NodeName, spec: &NodeSpec, root: &Path) -> Result<Publication, Failure> {
+    nix.realise(name, spec, root).await?;
+    if spec.builds_itself() || spec.host.is_none() {
+        return Ok(Publication::NotAsked);
+    }
+    Ok(nix.publish(&spec.shipped()).await)
 }
 
 /// The GC root of a node's newest built system. (Its derivation's root is beside it.)

@@ -7,8 +7,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::candidate::Candidate;
 use super::prepare::{Again, Failure, Prepared};
+use crate::model::name::NodeName;
 use crate::model::revision::Revision;
-use crate::serve::metrics::{BuildResult, EvaluationResult, Metrics};
+use crate::nix::Publication;
+use crate::serve::metrics::{BuildResult, EvaluationResult, Metrics, PublicationResult};
 
 /// What runs, and how far it is.
 #[derive(Debug)]
@@ -43,8 +45,8 @@ impl Preparing {
         Self { revision, began, evaluated, candidate: None, again: Again::Same, _task }
     }
 
-    /// Counts one step.
-    pub fn count(&mut self, step: &Prepared, metrics: &Metrics) {
+    /// Counts one step, and keeps why the newest publication failed, if it did.
+    pub fn count(&mut self, step: &Prepared, metrics: &Metrics, publish_error: &mut Option<String>) {
         let took = self.began.elapsed();
         match step {
             Prepared::Evaluated(_, Ok(_)) => self.evaluated.good += 1,
@@ -53,7 +55,11 @@ impl Preparing {
                 tracing::warn!(node = %name, error = failure.said, "does not evaluate");
                 self.failed(failure);
             }
-            Prepared::Built(_, Ok(())) => metrics.built(BuildResult::Success, took),
+            Prepared::Built(name, Ok(publication)) => {
+                metrics.built(BuildResult::Success, took);
+                published(publish_error, name, publication);
+                self.published(publication, metrics);
+            }
             Prepared::Built(name, Err(failure)) => {
                 metrics.built(BuildResult::Failed, took);
                 tracing::warn!(node = %name, error = failure.said, "does not build");
@@ -64,6 +70,17 @@ impl Preparing {
                 self.failed(failure);
             }
             Prepared::Named(_) | Prepared::Done => {}
+        }
+    }
+
+    fn published(&mut self, publication: &Publication, metrics: &Metrics) {
+        match publication {
+            Publication::NotAsked => {}
+            Publication::Done => metrics.published(PublicationResult::Success),
+            Publication::Failed(_) => {
+                metrics.published(PublicationResult::Failed);
+                self.again = Again::Perhaps;
+            }
         }
     }
 
@@ -82,4 +99,20 @@ impl Preparing {
             (_, _) => EvaluationResult::Partial,
         }
     }
+}
+
+/// What changes is said once, not for each node.
+fn published(trouble: &mut Option<String>, name: &NodeName, publication: &Publication) {
+    let now = match publication {
+        Publication::NotAsked | Publication::Done => None,
+        Publication::Failed(said) => Some(said.clone()),
+    };
+    match (&now, &*trouble) {
+        (Some(said), before) if before.as_ref() != Some(said) => {
+            tracing::warn!(node = %name, error = said, "built, but not published; nodes get it from here");
+        }
+        (None, Some(_)) => tracing::info!(node = %name, "what is built is published again"),
+        (None | Some(_), _) => {}
+    }
+    *trouble = now;
 }

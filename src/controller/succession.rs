@@ -11,6 +11,7 @@ use crate::model::node::NodeSpec;
 use crate::model::release::{NodeRelease, Progress, Release};
 use crate::model::revision::Revision;
 use crate::model::store_path::StorePath;
+use crate::nix::Publication;
 
 /// The release of a revision whose nodes are only known by name: each keeps what it had until its new system is built.
 pub fn begin(previous: Option<Release>, revision: Revision, names: &Names, roots: &Path) -> Release {
@@ -56,10 +57,10 @@ pub fn evaluated(release: &mut Release, name: &NodeName, outcome: Result<Option<
 }
 
 /// Takes in that a node's system is built, or why not.
-pub fn built(release: &mut Release, name: &NodeName, outcome: Result<(), Failure>) {
+pub fn built(release: &mut Release, name: &NodeName, outcome: Result<Publication, Failure>) {
     let Some(node) = release.nodes.get_mut(name) else { return };
     match outcome {
-        Ok(()) => {
+        Ok(_) => {
             node.progress = Progress::Built;
             node.last_good = node.spec.as_ref().map(|spec| spec.toplevel.clone());
         }

@@ -111,6 +111,19 @@ pub struct NodeSpec {
     pub hook_timeout: Duration,
 }
 
+impl NodeSpec {
+    /// What it gets from here: its system and what goes along with it.
+    pub fn shipped(&self) -> Vec<StorePath> {
+        std::iter::once(&self.toplevel).chain(&self.closure_paths).cloned().collect()
+    }
+
+    /// Whether its system is built there instead of here. This machine's own is built here either way.
+    pub fn builds_itself(&self) -> bool {
+        self.build_on_target
+            && self.host.as_deref().is_some_and(|host| !matches!(host, "localhost" | "local"))
+    }
+}
+
 /// A setting in another tool's file that driftless does not heed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

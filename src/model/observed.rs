@@ -176,6 +176,15 @@ pub enum Stage {
         /// Bytes in all, where known.
         total: u64,
     },
+    /// The node builds its system itself.
+    Building {
+        /// Derivations that are built.
+        done: u64,
+        /// Derivations that had to be, as far as Nix has said.
+        total: u64,
+        /// The one that is being built; empty before the first.
+        now: String,
+    },
     /// A hook runs here.
     Hook {
         /// Which kind.
@@ -207,4 +216,18 @@ pub struct Attempt {
     pub last: Timestamp,
     /// What went wrong, one sentence.
     pub error: String,
+    /// What kind of failure it was.
+    #[serde(default)]
+    pub kind: AttemptKind,
+}
+
+/// The kinds of failed attempts that are treated differently.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttemptKind {
+    /// Something on the way to the node's switch: it may pass.
+    #[default]
+    Way,
+    /// The node's own build of its system: it would fail in the same way again.
+    Build,
 }

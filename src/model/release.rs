@@ -65,7 +65,7 @@ pub enum Progress {
         /// Last lines of the build log.
         error: String,
     },
-    /// Built and rooted.
+    /// Built and rooted, or evaluated where the node builds it itself.
     Built,
 }
 

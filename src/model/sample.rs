@@ -213,6 +213,7 @@ pub(crate) fn fleet() -> Snapshot {
             blocked: None,
             fetched_at: Some(ago(20)),
             fetch_error: None,
+            publish_error: None,
             commit_times: BTreeMap::new(),
             evaluated_at: Some(ago(12)),
         },

@@ -62,6 +62,9 @@ pub struct SourceView {
     pub fetched_at: Option<Timestamp>,
     /// The error of the last fetch, if it failed.
     pub fetch_error: Option<String>,
+    /// Why what was built last could not be signed or pushed to the binary cache.
+    #[serde(default)]
+    pub publish_error: Option<String>,
     /// When the last evaluation ended.
     pub evaluated_at: Option<Timestamp>,
     /// Committer's times of the commits that nodes run or should run, by the short id the nodes are shown with, as far
@@ -81,6 +84,7 @@ impl SourceView {
             blocked: None,
             fetched_at: None,
             fetch_error: None,
+            publish_error: None,
             evaluated_at: None,
             commit_times: BTreeMap::new(),
         }

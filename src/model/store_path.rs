@@ -28,6 +28,13 @@ impl StorePath {
     }
 }
 
+impl DrvPath {
+    /// The part after the hash, for example `nixos-system-web1-24.11.drv`.
+    pub fn name(&self) -> &str {
+        &self.as_str()[STORE.len() + HASH + 1..]
+    }
+}
+
 const STORE: &str = "/nix/store/";
 const HASH: usize = 32;
 

@@ -52,6 +52,11 @@ pub struct PathSize {
 }
 
 impl Nix {
+    /// Whether the store here has a path.
+    pub fn has(&self, path: &StorePath) -> bool {
+        super::realise::in_store(path.as_str())
+    }
+
     /// Everything that a store path of the local store needs, itself included; what is referred to comes first.
     pub async fn requisites(&self, path: &StorePath) -> Result<Arc<Vec<StorePath>>, NixError> {
         // What has been collected since is not there, whatever was known of it.

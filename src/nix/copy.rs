@@ -1,26 +1,25 @@
 //! Store paths → a node's store, over the connection that the caller keeps. Knows SSH only as `NIX_SSHOPTS`.
 //!
+//! Nothing is compressed on the way: each path is read once for each node and written as it is. What is to cross a slow line
+//! compressed belongs into a binary cache (`publish.rs`), which is compressed once.
+//!
 //! First ssh-ng, whose number of round trips is constant; the legacy protocol (what `nix-copy-closure` speaks) only where
-//! the other side does not speak ssh-ng, never after a stall or a broken connection: the next pass is the retry.
+//! the other side does not speak ssh-ng, never after a stall or a broken connection: the next pass is the retry. Where paths are
+//! signed, they are first brought without root's rights.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::process::Command;
 
 use super::error::CopyFault;
 use super::message::Said;
-use super::progress::{CopyProgress, Heard};
+use super::progress::CopyProgress;
+use super::watched::{self, Patience, Unfinished};
 use super::{Nix, NixError};
-use crate::command::{self, CommandError};
 use crate::model::store_path::StorePath;
 
 /// No copy takes longer; what ends copies in practice is `copy_stall`.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-/// How often progress is looked at and told.
-const TICK: Duration = Duration::from_millis(500);
-/// What a person is shown.
-const SHOWN: usize = 12;
 
 /// Where paths are copied to, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,9 +43,19 @@ pub enum Substitute {
     OnDestination,
 }
 
+impl CopyTarget {
+    /// Whether Nix can pass its options on.
+    pub(super) fn check(&self) -> Result<(), NixError> {
+        match self.ssh_options.iter().find(|option| option.contains(char::is_whitespace)) {
+            Some(option) => Err(NixError::SshOption { host: self.host.clone(), option: option.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The two protocols of Nix over SSH.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Protocol {
+pub(super) enum Protocol {
     Daemon,
     Legacy,
 }
@@ -63,23 +72,50 @@ impl Nix {
         if matches!(target.host.as_str(), "localhost" | "local") || paths.is_empty() {
             return Ok(());
         }
-        if let Some(option) = target.ssh_options.iter().find(|option| option.contains(char::is_whitespace)) {
-            return Err(NixError::SshOption { host: target.host.clone(), option: option.clone() });
+        target.check()?;
+        if self.config.signing_key_file.is_some() && !target.escalation.is_empty() {
+            // What is signed needs no trust in whoever brings it, so no rights either.
+            let plain = CopyTarget { escalation: Vec::new(), ..target.clone() };
+            match self.copy_any(&plain, paths, &mut progress).await {
+                Err(NixError::Copy {
+                    fault: fault @ (CopyFault::Signature | CopyFault::Unsupported | CopyFault::Other),
+                    host,
+                    said,
+                }) => {
+                    let said = said.text();
+                    tracing::info!(host, %fault, said, "the node does not take signed paths from its user, copying as root");
+                }
+                done => return done,
+            }
         }
-        match self.copy_by(Protocol::Daemon, target, paths, &mut progress).await {
+        self.copy_any(target, paths, &mut progress).await
+    }
+
+    async fn copy_any(
+        &self,
+        target: &CopyTarget,
+        paths: &[StorePath],
+        progress: &mut impl FnMut(CopyProgress),
+    ) -> Result<(), NixError> {
+        match self.copy_by(Protocol::Daemon, target, paths, progress).await {
             Err(NixError::Copy { fault: CopyFault::Unsupported, host, said }) => {
                 tracing::warn!(
                     host,
                     said = said.text(),
                     "the node does not speak ssh-ng, copying by the legacy protocol"
                 );
-                self.copy_by(Protocol::Legacy, target, paths, &mut progress).await
+                self.copy_by(Protocol::Legacy, target, paths, progress).await
             }
             done => done,
         }
     }
 
-    fn copy_command(&self, protocol: Protocol, target: &CopyTarget, paths: &[StorePath]) -> Command {
+    pub(super) fn copy_command(
+        &self,
+        protocol: Protocol,
+        target: &CopyTarget,
+        paths: &[StorePath],
+    ) -> Command {
         let mut command = self.program("nix");
         command
             .args(["--extra-experimental-features", "nix-command", "copy", "--to", &url(protocol, target)])
@@ -103,95 +139,25 @@ impl Nix {
         paths: &[StorePath],
         progress: &mut impl FnMut(CopyProgress),
     ) -> Result<(), NixError> {
-        let watch = Mutex::new(Watch::new());
-        let lock = || watch.lock().unwrap_or_else(PoisonError::into_inner);
-        let copying = command::run_observed(
-            self.copy_command(protocol, target, paths),
-            None,
-            LONGEST,
-            |pid| lock().pid = Some(pid),
-            |line| lock().hear(line),
-        );
-        tokio::pin!(copying);
-        let stall = self.config.copy_stall;
-        let mut tick = tokio::time::interval(TICK.min(stall / 4));
-        let outcome = loop {
-            tokio::select! {
-                outcome = &mut copying => break outcome,
-                _ = tick.tick() => {
-                    let (now, idle) = lock().look();
-                    progress(now);
-                    if idle >= stall {
-                        let said = lock().heard.said.end(SHOWN);
-                        let fault = CopyFault::Stalled { after: stall };
-                        return Err(NixError::Copy { host: target.host.clone(), fault, said });
-                    }
-                }
-            }
-        };
-        let watch = lock();
-        progress(watch.heard.progress(watch.written));
-        match outcome {
-            Ok(_) => Ok(()),
-            Err(CommandError::Failed { .. }) => {
-                let fault = fault(&watch.heard.said);
-                Err(NixError::Copy { host: target.host.clone(), fault, said: watch.heard.said.end(SHOWN) })
-            }
-            // Its stderr is the log that was read here, not text for people.
-            Err(CommandError::Deadline { argv, deadline, .. }) => {
-                let tail = watch.heard.said.end(SHOWN);
-                let source = CommandError::Deadline { argv, deadline, tail };
-                Err(NixError::CopyRun { host: target.host.clone(), source })
-            }
-            Err(
-                source @ (CommandError::Missing { .. }
-                | CommandError::Start { .. }
-                | CommandError::Pipe { .. }),
-            ) => Err(NixError::CopyRun { host: target.host.clone(), source }),
+        let patience = Patience { longest: LONGEST, stall: self.config.copy_stall };
+        let copied = watched::run(self.copy_command(protocol, target, paths), patience, progress).await;
+        copied.map_err(|unfinished| unfinished.copying_to(&target.host))
+    }
+}
+
+impl Unfinished {
+    /// As the failure of a conversation between two stores.
+    pub(super) fn copying_to(self, host: &str) -> NixError {
+        let host = host.to_owned();
+        match self {
+            Self::Failed(said, tail) => NixError::Copy { host, fault: fault(&said), said: tail },
+            Self::Stalled(after, said) => NixError::Copy { host, fault: CopyFault::Stalled { after }, said },
+            Self::Command(source) => NixError::CopyRun { host, source },
         }
     }
 }
 
-/// Whether a copy still moves. Nix 2.8 says nothing for as long as one path takes, so the bytes that it reads and writes
-/// count as well.
-struct Watch {
-    heard: Heard,
-    pid: Option<u32>,
-    moved: u64,
-    written: u64,
-    last: Instant,
-}
-
-impl Watch {
-    fn new() -> Self {
-        Self { heard: Heard::default(), pid: None, moved: 0, written: 0, last: Instant::now() }
-    }
-
-    fn hear(&mut self, line: &str) {
-        self.last = Instant::now();
-        self.heard.hear(line);
-    }
-
-    /// How far it is, and for how long nothing has moved.
-    fn look(&mut self) -> (CopyProgress, Duration) {
-        let io = self.pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/io")).ok());
-        if let Some((read, written)) = io.as_deref().and_then(read_and_written) {
-            if read + written != self.moved {
-                (self.moved, self.last) = (read + written, Instant::now());
-            }
-            self.written = written;
-        }
-        (self.heard.progress(self.written), self.last.elapsed())
-    }
-}
-
-/// `rchar` and `wchar` of `/proc/PID/io` (proc_pid_io(5)): bytes through read and write, pipes and sockets included.
-fn read_and_written(io: &str) -> Option<(u64, u64)> {
-    let value = |name| io.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok();
-    Some((value("rchar:")?, value("wchar:")?))
-}
-
-fn url(protocol: Protocol, target: &CopyTarget) -> String {
+pub(super) fn url(protocol: Protocol, target: &CopyTarget) -> String {
     let (scheme, program) = match protocol {
         Protocol::Daemon => ("ssh-ng", "nix-daemon"),
         Protocol::Legacy => ("ssh", "nix-store"),
@@ -209,7 +175,7 @@ fn url(protocol: Protocol, target: &CopyTarget) -> String {
 }
 
 /// Percent-encoding (RFC 3986) of all that is not certainly harmless in a query.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     word.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'/' => {
@@ -221,7 +187,7 @@ fn quoted(word: &str) -> String {
 }
 
 /// What kind of failure the last words tell of. The order matters: a full disk or a banner also ends connections.
-fn fault(said: &Said) -> CopyFault {
+pub(super) fn fault(said: &Said) -> CopyFault {
     let any = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
     if any(&["lacks a valid signature", "lacks a signature by a trusted key"]) {
         CopyFault::Signature

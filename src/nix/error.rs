@@ -123,6 +123,100 @@ pub enum NixError {
         /// The option.
         option: String,
     },
+    /// A derivation does not build on the node.
+    #[error("{failed} does not build on {host}{log}")]
+    RemoteBuild {
+        /// As `nix` was given it.
+        host: String,
+        /// The derivation that failed, perhaps deep below the system.
+        failed: DrvPath,
+        /// The end of its build log.
+        log: Tail,
+    },
+    /// A build on a node took longer than it may.
+    #[error("the build on {host} did not end within {} s{log}", deadline.as_secs())]
+    RemoteDeadline {
+        /// As `nix` was given it.
+        host: String,
+        /// `nix.build_timeout` of the configuration.
+        deadline: Duration,
+        /// What it last said.
+        log: Tail,
+    },
+    /// A build on a node came to no end of its own.
+    #[error("the build on {host} was cut short: {fault}{said}")]
+    RemoteCut {
+        /// As `nix` was given it.
+        host: String,
+        /// What kind of failure.
+        fault: CopyFault,
+        /// What `nix` and `ssh` last said.
+        said: Tail,
+    },
+    /// The build on a node could not be run.
+    #[error("the build on {host} could not be run")]
+    RemoteRun {
+        /// As `nix` was given it.
+        host: String,
+        /// Why.
+        #[source]
+        source: CommandError,
+    },
+    /// The signing key cannot be read.
+    #[error("cannot read the signing key {}; correct nix.signing_key_file, or the file's owner and mode", path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The signing key is none.
+    #[error("{} is no signing key: {why}; `nix-store --generate-binary-cache-key` makes one", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The store here does not take our signatures.
+    #[error("cannot sign with {}{said}{hint}", key.display())]
+    Sign {
+        /// The key's file.
+        key: PathBuf,
+        /// What `nix` last said.
+        said: Tail,
+        /// What to do about it, where that is known.
+        hint: &'static str,
+    },
+    /// Signing could not be run.
+    #[error("cannot sign with {}", key.display())]
+    SignRun {
+        /// The key's file.
+        key: PathBuf,
+        /// Why.
+        #[source]
+        source: CommandError,
+    },
+    /// What was built did not get into the binary cache.
+    #[error("cannot push to the binary cache {url}{}{said}", stalled.map(|after| format!(": nothing moved for {} s", after.as_secs())).unwrap_or_default())]
+    CachePush {
+        /// Where it is, without parameters.
+        url: String,
+        /// For how long nothing moved, where that ended it.
+        stalled: Option<Duration>,
+        /// What `nix` last said.
+        said: Tail,
+    },
+    /// The push could not be run, or took longer than it may.
+    #[error("cannot push to the binary cache {url}")]
+    CachePushRun {
+        /// Where it is, without parameters.
+        url: String,
+        /// Why.
+        #[source]
+        source: CommandError,
+    },
     /// The local store does not answer a question.
     #[error("cannot list the closure of {path}")]
     Closure {
@@ -158,6 +252,14 @@ impl NixError {
             | Self::Realise { .. }
             | Self::Copy { .. }
             | Self::CopyRun { .. }
+            | Self::RemoteDeadline { .. }
+            | Self::RemoteCut { .. }
+            | Self::RemoteRun { .. }
+            | Self::KeyFile { .. }
+            | Self::Sign { .. }
+            | Self::SignRun { .. }
+            | Self::CachePush { .. }
+            | Self::CachePushRun { .. }
             | Self::Closure { .. }
             | Self::NotInStore { .. }
             | Self::ClosureAnswer { .. } => true,
@@ -165,13 +267,13 @@ impl NixError {
             | Self::Manifest { .. }
             | Self::ManifestVersion { .. }
             | Self::Build { .. }
+            | Self::RemoteBuild { .. }
+            | Self::Key { .. }
             | Self::WrongOutput { .. }
             | Self::SshOption { .. } => false,
         }
     }
-}
 
-impl NixError {
     /// Whether an evaluation ended as one does that has too little memory: it says so, or it was killed.
     pub(super) fn wants_memory(&self) -> bool {
         match self {
@@ -189,6 +291,16 @@ impl NixError {
             | Self::WrongOutput { .. }
             | Self::Copy { .. }
             | Self::CopyRun { .. }
+            | Self::RemoteBuild { .. }
+            | Self::RemoteDeadline { .. }
+            | Self::RemoteCut { .. }
+            | Self::RemoteRun { .. }
+            | Self::Key { .. }
+            | Self::KeyFile { .. }
+            | Self::Sign { .. }
+            | Self::SignRun { .. }
+            | Self::CachePush { .. }
+            | Self::CachePushRun { .. }
             | Self::SshOption { .. }
             | Self::Closure { .. }
             | Self::NotInStore { .. }
@@ -250,7 +362,8 @@ impl fmt::Display for CopyFault {
         match self {
             Self::Signature => write!(
                 f,
-                "the node accepts only signed paths from this user (root, trusted-users or privilegeEscalationCommand help)"
+                "the node accepts only signed paths from this user (root, trusted-users or privilegeEscalationCommand help, or \
+                 nix.signing_key_file here and its public key in the node's trusted-public-keys)"
             ),
             Self::Escalation => write!(
                 f,

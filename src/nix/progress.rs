@@ -48,7 +48,7 @@ pub(super) struct Heard {
 /// One line of the log.
 #[derive(Deserialize)]
 #[serde(tag = "action", rename_all = "lowercase")]
-enum Line {
+pub(super) enum Line {
     Start {
         id: u64,
         #[serde(rename = "type")]

@@ -4,6 +4,7 @@
 //! made to look every second whether that has ended.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::{Nix, NixError};
 use crate::command::{self, CommandError, Tail};
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
-use crate::model::store_path::DrvPath;
+use crate::model::store_path::{DrvPath, StorePath};
 
 /// Making a root waits at most for a running garbage collection to let go of its lock.
 pub(super) const ROOT_DEADLINE: Duration = Duration::from_secs(300);
@@ -27,11 +28,19 @@ const LOG_LINES: usize = 30;
 impl Nix {
     /// Builds a node's system and what goes along with it, and points the GC root `root` at it (`root-closure...` at
     /// `closurePaths`). The root's folder is made. Waits while as many builds as configured are running.
+    ///
+    /// Of a node that builds its system itself, only what is needed here is built: the rest is its own affair, when it is
+    /// deployed to.
     pub async fn realise(&self, node: &NodeName, spec: &NodeSpec, root: &Path) -> Result<(), NixError> {
         // Never closed; without a permit the build would merely be one too many.
         let _permit = self.builds.clone().acquire_owned().await;
         let folder = root.parent().unwrap_or(root);
         fs::create_dir_all(folder).map_err(|source| NixError::State { path: folder.to_owned(), source })?;
+        if spec.builds_itself() {
+            mark(root, &spec.toplevel).map_err(|source| NixError::State { path: root.to_owned(), source })?;
+            self.keep_derivations(node, spec, root).await?;
+            return self.realise_companions(node, spec, root).await;
+        }
 
         let mut system = self.realisation();
         // A derivation may be collected once its output is there, and the output is all that is wanted.
@@ -47,6 +56,22 @@ impl Nix {
         self.realise_companions(node, spec, root).await
     }
 
+    /// Roots what a node is to build until it is its turn.
+    async fn keep_derivations(&self, node: &NodeName, spec: &NodeSpec, root: &Path) -> Result<(), NixError> {
+        if in_store(spec.toplevel.as_str()) && !in_store(spec.drv.as_str()) {
+            // It is copied from here.
+            return Ok(());
+        }
+        let imported = spec.closure_drvs.iter().chain([&spec.drv]).map(|drv| format!("(import {drv})"));
+        let imported: Vec<String> = imported.collect();
+        let mut command = self.program("nix-instantiate");
+        // `nix-store --realise` would build it; importing a derivation gives it back as it is.
+        command.arg("--add-root").arg(beside(root, "-derivations"));
+        command.args(["--indirect", "-E", &format!("[ {} ]", imported.join(" "))]);
+        let kept = command::run(command, ROOT_DEADLINE).await;
+        kept.map(|_| ()).map_err(|source| NixError::Realise { node: node.clone(), source })
+    }
+
     /// What is copied along with the system, and what is run here around its switch: built first, then rooted by path, because plain sources have no derivation.
     async fn realise_companions(
         &self,
@@ -54,7 +79,12 @@ impl Nix {
         spec: &NodeSpec,
         root: &Path,
     ) -> Result<(), NixError> {
-        let companions = spec.closure_drvs.iter().chain(spec.hooks.iter().map(|hook| &hook.drv));
+        let (closure_drvs, closure_paths) = if spec.builds_itself() {
+            (&[][..], &[][..])
+        } else {
+            (&*spec.closure_drvs, &*spec.closure_paths)
+        };
+        let companions = closure_drvs.iter().chain(spec.hooks.iter().map(|hook| &hook.drv));
         let missing: Vec<_> = companions.filter(|drv| in_store(drv.as_str())).collect();
         if !missing.is_empty() {
             let mut build = self.realisation();
@@ -64,18 +94,18 @@ impl Nix {
         // What is encrypted for whoever deploys is no part of the system, and must not be collected either.
         let encrypted = spec.secrets.values().filter_map(|secret| secret.ciphertext());
         let encrypted = encrypted.filter(|path| in_store(path.as_str())).map(|path| path.as_str());
-        let paths = spec.closure_paths.iter().chain(spec.hooks.iter().map(|hook| &hook.script));
+        let paths = closure_paths.iter().chain(spec.hooks.iter().map(|hook| &hook.script));
         let paths: Vec<&str> = paths.map(|path| path.as_str()).chain(encrypted).collect();
         if paths.is_empty() {
             return Ok(());
         }
         let mut keep = self.realisation();
         keep.args(paths);
-        keep.arg("--add-root").arg(companion_root(root)).arg("--indirect");
+        keep.arg("--add-root").arg(beside(root, "-closure")).arg("--indirect");
         self.build(node, keep).await
     }
 
-    fn realisation(&self) -> Command {
+    pub(super) fn realisation(&self) -> Command {
         let mut command = self.program("nix-store");
         // Without a daemon this process is the one that builds.
         without_credentials(&mut command);
@@ -85,13 +115,24 @@ impl Nix {
         if !self.config.options.contains_key("build-poll-interval") {
             command.args(["--option", "build-poll-interval", "1"]);
         }
+        if let Some(builders) = &self.config.builders {
+            command.args(["--option", "builders", builders.as_str()]);
+            // What a cache has, they fetch themselves instead of waiting for it from here.
+            if !self.config.options.contains_key("builders-use-substitutes") {
+                command.args(["--option", "builders-use-substitutes", "true"]);
+            }
+        }
         command
     }
 
     async fn build(&self, node: &NodeName, command: Command) -> Result<(), NixError> {
         let mut said = Said::default();
         let deadline = self.config.build_timeout;
-        match command::run_with(command, None, deadline, |line| said.hear(line)).await {
+        let built = command::run_with(command, None, deadline, |line| said.hear(line)).await;
+        if said.contains("ignoring the client-specified setting 'builders'") {
+            tracing::warn!(%node, "the Nix daemon does not heed nix.builders: put this user into trusted-users, or the builders into this host's nix.conf");
+        }
+        match built {
             Ok(_) => Ok(()),
             Err(CommandError::Failed { argv, status, tail }) => match said.failed_derivation() {
                 Some(failed) => {
@@ -119,14 +160,24 @@ impl Nix {
     }
 }
 
+/// Says of a system that it is not built here: a link to what is not there keeps nothing, and tells a successor that the
+/// node is deployed to.
+fn mark(root: &Path, toplevel: &StorePath) -> io::Result<()> {
+    match fs::remove_file(root) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    std::os::unix::fs::symlink(toplevel.as_str(), root)
+}
+
 /// Whether the store has it, by the file: no process for a question that is asked for every node.
-fn in_store(path: &str) -> bool {
+pub(super) fn in_store(path: &str) -> bool {
     Path::new(path).symlink_metadata().is_ok()
 }
 
-/// Nix counts several roots up: `ROOT-closure`, `ROOT-closure-2`, ...
-fn companion_root(root: &Path) -> PathBuf {
+/// Another root in the same folder. Nix counts several up: `ROOT-closure`, `ROOT-closure-2`, ...
+fn beside(root: &Path, suffix: &str) -> PathBuf {
     let mut name = root.file_name().unwrap_or_default().to_owned();
-    name.push("-closure");
+    name.push(suffix);
     root.with_file_name(name)
 }

@@ -1,6 +1,7 @@
 //! What only shows from inside: how many processes an answer costs, and what an evaluator may know.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -168,4 +169,31 @@ fn an_evaluator_reads_no_password_file_and_takes_no_settings_from_flakes() {
     assert!(arguments.windows(2).any(|pair| pair == ["netrc-file", "/dev/null"]), "{arguments:?}");
     let last = arguments.windows(2).rfind(|pair| pair[0] == "accept-flake-config");
     assert_eq!(last.unwrap()[1], "false", "whatever the configuration says");
+}
+
+#[test]
+fn builders_are_told_to_builds_alone_and_a_copy_to_a_node_compresses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "builders = \"ssh-ng://b1 x86_64-linux\"\nsigning_key_file = \"/k\"\ncache = { url = \"s3://b?region=x\" }";
+    let nix = Nix::new(&toml::from_str(config).unwrap(), folder.path()).unwrap();
+    let line = |command: &tokio::process::Command| {
+        let words = command.as_std().get_args().map(OsStr::to_string_lossy).collect::<Vec<_>>();
+        words.join(" ")
+    };
+    let builds = line(&nix.realisation());
+    assert!(builds.contains("--option builders ssh-ng://b1 x86_64-linux"), "{builds}");
+    assert!(builds.contains("--option builders-use-substitutes true"), "{builds}");
+    for others in [line(&nix.evaluator()), line(&nix.program("nix"))] {
+        assert!(!others.contains("b1") && !others.contains("/k") && !others.contains("s3:"), "{others}");
+    }
+    let target = CopyTarget {
+        host: "n1".into(),
+        ssh_options: vec!["-S".into(), "/s".into()],
+        escalation: Vec::new(),
+        substitute: Substitute::Never,
+    };
+    let copies = line(&nix.copy_command(copy::Protocol::Daemon, &target, &[]));
+    assert!(copies.contains("--to ssh-ng://n1 ") && !copies.contains("compress"), "{copies}");
+    let cache = nix.cache_url(nix.config.cache.as_ref().unwrap());
+    assert_eq!(cache, "s3://b?region=x&compression=zstd&secret-key=/k");
 }

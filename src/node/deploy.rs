@@ -122,6 +122,9 @@ impl Node {
         stage: &watch::Sender<Stage>,
     ) -> Result<(), NodeError> {
         let copied = async {
+            if self.builds(nix, toplevel) {
+                return self.build_there(nix, toplevel, id, stage).await;
+            }
             let delta = self.prepare(nix, toplevel, id).await?;
             self.copy(nix, toplevel, delta, |bytes, total| {
                 stage.send_replace(Stage::Copying { bytes, total });

@@ -15,7 +15,7 @@ const RESERVE: u64 = 64 << 20;
 /// The least that a new kernel and initrd may need on `/boot`, bytes; checked only where the node has to change them.
 const BOOT_RESERVE: u64 = 8 << 20;
 /// Longest time for the node to look for every path of a closure in its database.
-const PREPARE: Duration = Duration::from_secs(120);
+pub(super) const PREPARE: Duration = Duration::from_secs(120);
 
 /// What has to be copied. Nothing, where the node has it all.
 #[derive(Debug, Default)]
@@ -54,7 +54,7 @@ impl Node {
         Ok(Delta { missing, paths })
     }
 
-    fn preflight(&self, missing: &[PathSize], reply: &Reply) -> Result<(), NodeError> {
+    pub(super) fn preflight(&self, missing: &[PathSize], reply: &Reply) -> Result<(), NodeError> {
         let needed: u64 = missing.iter().map(|path| path.nar_bytes).sum();
         let no_space = |file_system, needed, free| {
             Err(NodeError::NoSpace { node: self.name.clone(), file_system, needed, free })
@@ -75,7 +75,7 @@ impl Node {
     }
 
     /// How Nix reaches the node's store over the kept connection; `None` is this machine's own store.
-    async fn copy_target(&self) -> Result<Option<CopyTarget>, NodeError> {
+    pub(super) async fn copy_target(&self) -> Result<Option<CopyTarget>, NodeError> {
         let Some((host, ssh_options)) = self.link().kept_options().await? else { return Ok(None) };
         let escalation = self.link().escalation().await?;
         let substitute =

@@ -4,6 +4,7 @@
 //! makes of it is the system's business (`nix/modules/activate-secrets.sh`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -85,11 +86,16 @@ impl Node {
 
     /// Those that the closure uses, with their contents where the node does not decrypt them itself.
     async fn fetch_secrets(&self, nix: &Nix, toplevel: &StorePath) -> Result<Set, NodeError> {
-        let closure = nix.requisites(toplevel).await.map_err(|source| NodeError::Copy {
-            node: self.name.clone(),
-            toplevel: toplevel.clone(),
-            source,
-        })?;
+        let closure = if self.spec.builds_itself() && !nix.has(toplevel) {
+            // It is nowhere else.
+            Arc::new(self.closure(toplevel).await?)
+        } else {
+            nix.requisites(toplevel).await.map_err(|source| NodeError::Copy {
+                node: self.name.clone(),
+                toplevel: toplevel.clone(),
+                source,
+            })?
+        };
         let closure: BTreeSet<StorePath> = closure.iter().cloned().collect();
         let mut set = Set::default();
         for (name, spec) in self.spec.secrets.iter().filter(|(_, spec)| closure.contains(&spec.marker)) {

@@ -11,6 +11,7 @@ use super::*;
 use crate::model::hook::HookFailure;
 use crate::model::journal::{Cause, Outcome, Phase};
 use crate::model::node::Goal;
+use crate::model::observed::Attempt;
 use crate::model::release::Progress;
 use world::{NodeBuilder, World, at, fleet, node, switch, system};
 
@@ -174,6 +175,19 @@ fn a_node_that_does_not_build_is_healed_to_its_last_good_system_and_held_there()
         matches!(only(&world), Decision::Act { action: Action::Deploy { toplevel, .. } } if toplevel == system("good"))
     );
     assert_eq!(reason(&fleet([broken().running("good")])), "not-built");
+}
+
+#[test]
+fn a_node_that_failed_to_build_its_own_system_is_held_until_another_system_is_wanted_or_a_person_asks() {
+    let mut world = fleet([node("web1").running("old").wants("new").attempts("new", 1, -1)]);
+    assert_eq!(reason(&world), "backoff");
+    let change = |world: &mut World, change: fn(&mut Attempt)| {
+        world.observed.attempts.values_mut().for_each(change);
+    };
+    change(&mut world, |attempt| (attempt.kind, attempt.last) = (AttemptKind::Build, at(-90_000)));
+    assert_eq!(reason(&world), "not-built", "the same build would fail in the same way");
+    change(&mut world, |attempt| attempt.toplevel = system("newer"));
+    assert_eq!(reason(&world), "act");
 }
 
 #[test]

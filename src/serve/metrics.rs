@@ -8,7 +8,9 @@ mod event;
 mod fleet;
 mod process;
 
-pub use event::{BuildResult, DeploymentMeter, DeploymentResult, EvaluationResult, FetchResult};
+pub use event::{
+    BuildResult, DeploymentMeter, DeploymentResult, EvaluationResult, FetchResult, PublicationResult,
+};
 
 use std::time::Duration;
 
@@ -43,6 +45,7 @@ pub struct Metrics {
     evaluation_seconds: Histogram,
     builds: IntCounterVec,
     build_seconds: Histogram,
+    publications: IntCounterVec,
     deployments: IntCounterVec,
     phase_seconds: HistogramVec,
     copied_bytes: IntCounter,
@@ -90,6 +93,11 @@ impl Metrics {
                 "Time that the build of one node's system took.",
                 WORK,
             ),
+            publications: make.counters(
+                "driftless_publications_total",
+                "Built systems that were to be signed or pushed to the binary cache.",
+                &["result"],
+            ),
             deployments: make.counters(
                 "driftless_deployments_total",
                 "Deployments to a node, by goal and by how they ended.",
@@ -134,6 +142,9 @@ impl Metrics {
         for result in BuildResult::ALL {
             self.builds.with_label_values(&[result.as_str()]);
         }
+        for result in PublicationResult::ALL {
+            self.publications.with_label_values(&[result.as_str()]);
+        }
         for goal in [Goal::Switch, Goal::Boot, Goal::Test] {
             for result in DeploymentResult::all() {
                 self.deployments.with_label_values(&[goal.as_str(), result.as_str()]);
@@ -166,6 +177,11 @@ impl Metrics {
     pub fn built(&self, result: BuildResult, took: Duration) {
         self.builds.with_label_values(&[result.as_str()]).inc();
         self.build_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A built system was published, or could not be.
+    pub fn published(&self, result: PublicationResult) {
+        self.publications.with_label_values(&[result.as_str()]).inc();
     }
 
     /// A deployment is over; [`DeploymentMeter`] calls it.

@@ -120,6 +120,9 @@ fn notices(snapshot: &Snapshot, now: Timestamp) -> Markup {
         @if let Some(error) = &source.fetch_error {
             div.notice.bad { strong { "The source cannot be fetched." } pre { (error) } }
         }
+        @if let Some(error) = &source.publish_error {
+            div.notice.bad { strong { "What was built last is not signed, or not in the binary cache." } pre { (error) } }
+        }
     }
 }
 
@@ -199,7 +202,7 @@ fn progress(doing: &InFlight) -> Markup {
             Stage::Copying { bytes, total } if *total > 0 => {
                 progress max=(total) value=(bytes.min(total)) {}
             }
-            Stage::Preparing | Stage::Copying { .. } | Stage::Hook { .. } | Stage::Switching { .. } => {}
+            Stage::Preparing | Stage::Copying { .. } | Stage::Building { .. } | Stage::Hook { .. } | Stage::Switching { .. } => {}
         }
     }
 }

@@ -151,15 +151,15 @@ fn an_option_that_the_other_tool_does_not_have_is_an_error_with_its_file() {
 }
 
 #[test]
-fn building_on_the_node_is_refused_by_its_name() {
+fn building_on_the_node_is_taken_over_from_colmena_and_deploy_rs() {
     let nixpkgs = our_nixpkgs();
     let hive = Repository::example(&nixpkgs, "colmena", "hive.nix");
     hive.edit("hive.nix", "deployment.tags = [ \"web\" ];", "deployment.buildOnTarget = true;");
     let flake = Repository::flake(&nixpkgs, "deploy-rs");
     flake.edit("flake.nix", "confirmTimeout = 45;", "remoteBuild = true;");
     for (repository, node) in [(hive, "web2"), (flake, "web")] {
-        let seen = repository.check(&[])["nodes"][node].take();
-        assert!(seen["error"].as_str().unwrap().contains("buildOnTarget = true is not supported"), "{seen}");
+        let seen = parsed(&repository.manifest("nodes", &["--argstr", "nodes", &format!("[\"{node}\"]")]));
+        assert_eq!(seen["nodes"][node]["buildOnTarget"], true, "{seen:#}");
     }
 }
 
@@ -364,7 +364,7 @@ fn init_says_what_it_understood_and_writes_the_configuration_for_it() {
     laptop: not heeded: deployment.targetHost = null: only the node could deploy itself; driftless builds it and deploys it nowhere
     web2: not heeded: deployment.replaceUnknownProfiles = false: a system that driftless did not install is reported and not healed, but a new commit replaces it
     all nodes: not heeded: meta.allowApplyAll = false: a controller keeps every node equal to Git; by hand, `--on` chooses
-    all nodes: not heeded: meta.machinesFile: Nix's own builders are used: `nix.options.builders` in driftless.toml
+    all nodes: not heeded: meta.machinesFile: Nix's own builders are used: `nix.builders` in driftless.toml
 
     Wrote HERE/driftless.toml.
 

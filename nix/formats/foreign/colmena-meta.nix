@@ -4,4 +4,4 @@ let note = condition: setting: reason: if condition then [ { inherit setting rea
 note (!(meta.allowApplyAll or true)) "meta.allowApplyAll = false"
   "a controller keeps every node equal to Git; by hand, `--on` chooses"
 ++ note (meta.machinesFile or null != null) "meta.machinesFile"
-  "Nix's own builders are used: `nix.options.builders` in driftless.toml"
+  "Nix's own builders are used: `nix.builders` in driftless.toml"

@@ -12,7 +12,7 @@ use crate::model::decision::{Action, Decision, Hold, Plan};
 use crate::model::journal::{Cause, Entry, Outcome, SwitchId};
 use crate::model::name::NodeName;
 use crate::model::node::Goal;
-use crate::model::observed::{Attempt, Contact, InFlight, NodeState, Stage};
+use crate::model::observed::{Attempt, AttemptKind, Contact, InFlight, NodeState, Stage};
 use crate::model::store_path::StorePath;
 
 /// A switch takes so many seconds.
@@ -184,6 +184,7 @@ impl Simulation {
             failures,
             last: self.world.now,
             error: "no route to host".into(),
+            kind: AttemptKind::Way,
         };
         self.world.observed.attempts.insert(name.clone(), attempt);
         self.count(name, toplevel, false);

@@ -13,7 +13,7 @@ use crate::model::manifest::RolloutSpec;
 use crate::model::name::NodeName;
 use crate::model::node::{Goal, NodeSpec, OnDrift};
 use crate::model::observed::{
-    Attempt, Contact, Elsewhere, InFlight, KernelPair, NodeState, Observation, Observed, Stage,
+    Attempt, AttemptKind, Contact, Elsewhere, InFlight, KernelPair, NodeState, Observation, Observed, Stage,
 };
 use crate::model::release::{NodeRelease, Progress, Release};
 use crate::model::revision::Revision;
@@ -250,7 +250,8 @@ impl NodeBuilder {
     }
     pub fn attempts(mut self, to: &str, failures: u32, last: i64) -> Self {
         let error = "the copy made no progress for 60 s".into();
-        self.attempt = Some(Attempt { toplevel: system(to), failures, last: at(last), error });
+        self.attempt =
+            Some(Attempt { toplevel: system(to), failures, last: at(last), error, kind: AttemptKind::Way });
         self
     }
 }

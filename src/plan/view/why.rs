@@ -105,6 +105,8 @@ fn stage(stage: &Stage) -> String {
         Stage::Preparing => "connecting, checking space".to_owned(),
         Stage::Copying { bytes, total: 0 } => format!("copying, {} so far", mebibytes(*bytes)),
         Stage::Copying { bytes, total } => format!("copying {} of {}", mebibytes(*bytes), mebibytes(*total)),
+        Stage::Building { now, .. } if now.is_empty() => "building on the node".to_owned(),
+        Stage::Building { done, total, now } => format!("building on the node, {done} of {total}: {now}"),
         Stage::Hook { name, said, .. } if said.is_empty() => format!("hook {name}"),
         Stage::Hook { name, said, .. } => format!("hook {name}: {}", quote(said)),
         Stage::Switching { phase, detail } if detail.is_empty() => phase.as_str().to_owned(),

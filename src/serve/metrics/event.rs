@@ -94,6 +94,28 @@ impl BuildResult {
     }
 }
 
+/// What became of a system that was to be signed or pushed to the binary cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublicationResult {
+    /// It is.
+    Success,
+    /// It is not; it is deployed all the same.
+    Failed,
+}
+
+impl PublicationResult {
+    /// Every result.
+    pub const ALL: [Self; 2] = [Self::Success, Self::Failed];
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// How a deployment ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeploymentResult {
@@ -103,6 +125,8 @@ pub enum DeploymentResult {
     NotStarted,
     /// The closure did not get there; nothing was changed.
     CopyFailed,
+    /// The node did not build its own system; nothing was changed.
+    BuildFailed,
     /// A hook before the switch failed; nothing was changed.
     HookFailed,
     /// The node refused the switch: busy, or it no longer ran what was expected.
@@ -114,7 +138,14 @@ pub enum DeploymentResult {
 impl DeploymentResult {
     /// Every result.
     pub fn all() -> impl Iterator<Item = Self> {
-        let before = [Self::NotStarted, Self::CopyFailed, Self::HookFailed, Self::Refused, Self::Lost];
+        let before = [
+            Self::NotStarted,
+            Self::CopyFailed,
+            Self::BuildFailed,
+            Self::HookFailed,
+            Self::Refused,
+            Self::Lost,
+        ];
         Outcome::ALL.into_iter().map(Self::Ended).chain(before)
     }
 
@@ -124,6 +155,7 @@ impl DeploymentResult {
             Self::Ended(outcome) => outcome.as_str(),
             Self::NotStarted => "not-started",
             Self::CopyFailed => "copy-failed",
+            Self::BuildFailed => "build-failed",
             Self::HookFailed => "hook-failed",
             Self::Refused => "refused",
             Self::Lost => "lost",
@@ -132,9 +164,10 @@ impl DeploymentResult {
 }
 
 /// Every phase whose time is told, in order.
-pub(super) const PHASES: [&str; 10] = [
+pub(super) const PHASES: [&str; 11] = [
     "preparing",
     "copying",
+    "building",
     "hook",
     Phase::Checking.as_str(),
     Phase::Staging.as_str(),
@@ -150,6 +183,7 @@ fn label(stage: &Stage) -> Option<&'static str> {
     match stage {
         Stage::Preparing => Some("preparing"),
         Stage::Copying { .. } => Some("copying"),
+        Stage::Building { .. } => Some("building"),
         Stage::Hook { .. } => Some("hook"),
         Stage::Switching { phase: Phase::Finished, .. } => None,
         Stage::Switching { phase, .. } => Some(phase.as_str()),
@@ -219,7 +253,7 @@ mod tests {
         meter.ended(DeploymentResult::Ended(Outcome::Succeeded));
         assert_eq!(metrics.copied_bytes.get(), 25);
         let count = |phase| metrics.phase_seconds.with_label_values(&[phase]).get_sample_count();
-        assert_eq!(PHASES.map(count), [1, 1, 0, 0, 0, 1, 1, 0, 0, 0]);
+        assert_eq!(PHASES.map(count), [1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 0]);
         assert_eq!(metrics.deployments.with_label_values(&["switch", "succeeded"]).get(), 1);
     }
 }

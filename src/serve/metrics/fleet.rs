@@ -73,6 +73,9 @@ fn source(make: &Make<'_>, source: &SourceView) {
         let this = source.blocked.as_ref().is_some_and(|blocked| blocked.reason == reason);
         blocked.with_label_values(&[reason.as_str()]).set(flag(this));
     }
+    let name = "driftless_publication_failing";
+    make.gauge(name, "1 while what was built last could not be signed or pushed to the binary cache.")
+        .set(flag(source.publish_error.is_some()));
 }
 
 /// The series of one kind each, for all nodes.
