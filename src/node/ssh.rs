@@ -5,7 +5,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use openssh::Session;
@@ -14,6 +14,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::any_shell::for_any_shell;
 use super::conversation::{converse, local};
+use super::installed::{Program, Sure};
 use super::{NodeError, Output, ssh_config, ssh_words};
 use crate::command::{self, CommandError};
 use crate::config::SshConfig;
@@ -56,6 +57,8 @@ pub struct Ssh {
     kept: Mutex<Option<Arc<Session>>>,
     /// Whom we log in as, once ssh was asked.
     user: OnceCell<String>,
+    /// What answered there last.
+    program: std::sync::Mutex<Option<Program>>,
 }
 
 impl Link {
@@ -82,6 +85,7 @@ impl Link {
             escalation: way.escalation.clone(),
             kept: Mutex::new(None),
             user: OnceCell::new(),
+            program: std::sync::Mutex::default(),
         })))
     }
 
@@ -148,9 +152,17 @@ impl Link {
                     "--",
                 ]);
                 command.arg(&ssh.host).arg(for_any_shell(line));
-                let finished =
-                    command::run(command, deadline).await.map_err(|error| ssh.connect_error(error))?;
-                Ok(Output { code: 0, stdout: finished.stdout, stderr: finished.tail.text().into_bytes() })
+                match command::run(command, deadline).await {
+                    Ok(said) => Ok(Output { code: 0, stdout: said.stdout, stderr: said.tail.text().into() }),
+                    // The login was well, and what answered there says something else; 255 is ssh's own code.
+                    Err(CommandError::Failed { status, tail, .. })
+                        if status.code().is_some_and(|c| c != 255) =>
+                    {
+                        let code = status.code().unwrap_or(255);
+                        Ok(Output { code, stdout: Vec::new(), stderr: tail.text().into() })
+                    }
+                    Err(error) => Err(ssh.connect_error(error)),
+                }
             }
         }
     }
@@ -171,6 +183,26 @@ impl Link {
                 };
                 Ok(if user == "root" { Vec::new() } else { ssh.escalation.clone() })
             }
+        }
+    }
+
+    /// What answers on the node, as far as one knows: an account that is not root's may well be one for deployments alone.
+    pub async fn program(&self) -> (Program, Sure) {
+        let Self::Ssh(ssh) = self else { return (Program::Shell, Sure::Known) };
+        let known = *ssh.program.lock().unwrap_or_else(PoisonError::into_inner);
+        match known {
+            Some(known) => (known, Sure::Known),
+            None => match ssh.user.get_or_try_init(|| ssh.ask_user()).await {
+                Ok(user) if user != "root" => (Program::Installed, Sure::Guessed),
+                Ok(_) | Err(_) => (Program::Shell, Sure::Guessed),
+            },
+        }
+    }
+
+    /// It has answered.
+    pub fn learn(&self, program: Program) {
+        if let Self::Ssh(ssh) = self {
+            *ssh.program.lock().unwrap_or_else(PoisonError::into_inner) = Some(program);
         }
     }
 
