@@ -2,6 +2,9 @@
 //!
 //! Every key is documented in `deploy/driftless.example.toml`; a test keeps the two equal.
 
+#[cfg(test)]
+mod schema;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
