@@ -2,9 +2,10 @@
 //! what the lab node gets; who has the account's key tries everything.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use driftless_lab::{Fleet, Lab, Node, Output, System};
 
@@ -102,6 +103,17 @@ impl Managed {
         self.asks(&format!("driftless-node 1 {FRAME} {words}"))
     }
 
+    /// What it gets when it says this on stdin.
+    fn says_to(&self, line: &str, input: &str) -> String {
+        let mut command = Command::new("ssh");
+        command.arg("-F").arg(self.fleet.ssh_config()).args(["-l", "driftless", "n1", "--", line]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let said = child.wait_with_output().unwrap();
+        format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr))
+    }
+
     fn refuses(&self, line: &str) {
         let said = self.asks(line);
         assert!(!said.success() && said.stdout.is_empty(), "{line:?}: {said:?}");
@@ -157,6 +169,24 @@ fn a_managed_node_takes_signed_systems_rolls_back_bad_ones_and_gets_its_secrets(
     managed.write("four", &secrets);
     managed.sign();
     ok(&managed.deploy());
+    assert_eq!(node.enter("cat /run/driftless-secrets/plain").unwrap().stdout, "the secret");
+
+    // The same words with a table of one's own.
+    let system = node.running().unwrap();
+    let name = system.strip_prefix("/nix/store/").unwrap();
+    for line in [
+        "plain ../../etc/sudoers.d/own own root root 0440 -",
+        "plain own ../own root root 0440 -",
+        "plain own own root root 4755 -",
+        "plain own own --reference=x root 0440 -",
+        "age own own root root 0440 /etc/shadow",
+        "plain own own root root 0440 - more",
+    ] {
+        let put = format!("driftless-node 1 {FRAME} secrets put {name} {name} now");
+        let input = format!("line {line}\nfile own 2\nhi\ndone\n");
+        let said = managed.says_to(&put, &input);
+        assert!(said.contains("error bad-argument"), "{line}: {said}");
+    }
     assert_eq!(node.enter("cat /run/driftless-secrets/plain").unwrap().stdout, "the secret");
 
     for look in ["status", "diff"] {
@@ -274,6 +304,11 @@ fn who_has_the_accounts_key_can_do_nothing_but_deploy() {
     // What is well-formed and means nothing is answered.
     says(&managed.verb(&format!("log {id}")), &["error no-entry"]);
     says(&managed.verb("check command absent"), &["has no health check absent"]);
+    let look = format!("driftless-node 1 {FRAME} prepare {id} {store}");
+    let said = managed.says_to(&look, "/etc/shadow\n");
+    assert!(said.contains("what is to be looked for are no store paths"), "{said}");
+    let said = managed.says_to(&look, &format!("{store}\n"));
+    assert!(said.contains(&format!("missing {store}\n")), "{said}");
     // The node keeps who tried.
     let log = node.enter("journalctl -q --no-pager -t driftless-node -o cat").unwrap().stdout;
     assert!(log.contains("not \"sh -c id\""), "{log}");

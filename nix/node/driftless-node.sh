@@ -32,8 +32,6 @@ SIGNED_BY=@signedBy@
 SELF=/run/current-system/sw/bin/driftless-node
 JOURNAL=/var/lib/driftless-node/switches
 CHECKS=/run/current-system/etc/driftless-node/checks
-NEWLINE='
-'
 
 refuse() { # WHY...
   printf 'driftless-node: refused: %s\n' "$*" >&2
@@ -69,7 +67,7 @@ is_id() {
 
 is_number() {
   case $1 in '' | *[!0-9]*) return 1 ;; esac
-  [ ${#1} -le 7 ]
+  [ ${#1} -le 5 ]
 }
 
 # A whole path, directly in the store; its name is a hash of 32 letters, a dash, and more.
@@ -364,7 +362,9 @@ check_command() { # NAME
 # The paths of a closure come by stdin, one a line, and the script wants them in a variable: too long for an environment.
 prepare() { # ID SYSTEM
   WANTED=$(head -c 16777216)
-  case $WANTED in *[!0-9A-Za-z"$NEWLINE"+._?=/-]*) refuse 'what is to be looked for are no store paths' ;; esac
+  if printf '%s\n' "$WANTED" | grep -qvE '^/nix/store/[0-9a-z]{32}-[0-9A-Za-z+._?=-]{1,211}$'; then
+    refuse 'what is to be looked for are no store paths'
+  fi
   set +f
   set -- "$frame" prepare "$@"
   # shellcheck source=/dev/null
