@@ -25,14 +25,15 @@ let
     let said = if entry.description == "" then "See deploy/driftless.example.toml." else entry.description; in
     said + lib.optionalString (entry ? shown) " In the example: `${entry.shown}`.";
 
+  isRequired = entry: entry.required or false;
+  # A table that may be left out as a whole, but not in part.
+  isWhole = entry: entry.type == "table" && !isRequired entry && builtins.any isRequired (builtins.attrValues entry.keys);
+
   optionsOf = builtins.mapAttrs (_: entry:
-    mkOption ({
-      type = if entry.required or false || entry.type == "table" then typeOf entry else types.nullOr (typeOf entry);
-      description = described entry;
-    } // (
-      if entry.type == "table" then { default = { }; }
-      else if entry.required or false then { }
-      else { default = null; defaultText = "that of the program"; }
+    mkOption ({ description = described entry; } // (
+      if entry.type == "table" && !isWhole entry then { type = typeOf entry; default = { }; }
+      else if isRequired entry then { type = typeOf entry; }
+      else { type = types.nullOr (typeOf entry); default = null; defaultText = "that of the program"; }
     )));
 
   # What nobody has set is the program's to decide.

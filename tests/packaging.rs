@@ -126,7 +126,8 @@ fn the_controllers_unit_has_its_keys_as_credentials_and_is_no_more_exposed_than_
 #[test]
 fn a_managed_node_that_would_not_be_safe_does_not_evaluate() {
     let node = |nixpkgs: &Path, more: &str| {
-        let keys = "authorizedKeys = [ \"ssh-ed25519 AAAA x\" ];";
+        let own = more.contains("authorizedKeys");
+        let keys = if own { "" } else { "authorizedKeys = [ \"ssh-ed25519 AAAA x\" ];" };
         machine(nixpkgs, &format!("services.driftless-node = {{ enable = true; {keys} }}; {more}"))
     };
     let signed = "services.driftless-node.trustedPublicKeys = [ \"k-1:AAAA=\" ];";
@@ -140,7 +141,7 @@ fn a_managed_node_that_would_not_be_safe_does_not_evaluate() {
             ("nix.settings.require-sigs = false;", "means nothing while nix.settings.require-sigs is false"),
             ("security.sudo.enable = lib.mkForce false;", "security.sudo.enable is false"),
             (
-                "services.driftless-node.authorizedKeys = lib.mkForce [ \"command=\\\"sh\\\" ssh-ed25519 AAAA\" ];",
+                "services.driftless-node.authorizedKeys = [ \"command=\\\"sh\\\" ssh-ed25519 AAAA\" ];",
                 "are public keys that begin with their type",
             ),
             ("services.driftless-node.checks.\"../x\" = \"true\";", "\"../x\" is none"),
@@ -186,7 +187,11 @@ fn flakes(nixpkgs: &Path) -> tempfile::TempDir {
     let nixpkgs = nixpkgs.display();
     let outputs = format!(
         "{{ outputs = {{ self }}: let lib = import {nixpkgs}/lib; in {{
-             lib = lib // {{ nixosSystem = arguments: import {nixpkgs}/nixos/lib/eval-config.nix ({{ inherit lib; system = null; }} // arguments); }};
+             lib = lib // {{ nixosSystem = arguments: import {nixpkgs}/nixos/lib/eval-config.nix ({{ inherit lib; system = null; }} // arguments // {{
+               modules = arguments.modules ++ [ {{
+                 nixpkgs.overlays = [ (final: _: {{ driftless = final.writeShellScriptBin \"driftless\" \"\"; }}) ];
+               }} ];
+             }}); }};
              legacyPackages.x86_64-linux = import {nixpkgs} {{ system = \"x86_64-linux\"; }};
            }}; }}"
     );

@@ -225,10 +225,8 @@ fn described(path: &[&str]) -> Map<String, Value> {
         Kind::Text(_) => json!({ "type": "string" }),
         Kind::Any(said) => json!({ "type": "any", "expected": said }),
     };
-    match value {
-        Value::Object(map) => map,
-        other => panic!("no table: {other}"),
-    }
+    let Value::Object(map) = value else { panic!("no table: {value}") };
+    map
 }
 
 fn keys(table: &[&str], fields: &[&str]) -> Value {
