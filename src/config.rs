@@ -2,9 +2,6 @@
 //!
 //! Every key is documented in `deploy/driftless.example.toml`; a test keeps the two equal.
 
-#[cfg(test)]
-mod schema;
-
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -320,6 +317,9 @@ mod default {
         Duration::from_secs(300)
     }
 }
+
+#[cfg(test)]
+mod schema;
 
 #[cfg(test)]
 mod tests {

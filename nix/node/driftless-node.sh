@@ -3,7 +3,8 @@
 # rule of nix/node.nix. It runs the same switch.sh and secrets.sh that are otherwise sent along.
 #
 #   driftless-node PROTOCOL FRAME VERB [WORD]...   one verb; words in an encoding of their own, see `decode`
-#   driftless-node nix-daemon --stdio              the copy, as `nix copy` asks for it
+#   driftless-node nix-daemon --stdio              the copy, as `nix copy` asks for it; the gate lets `nix-daemon --stdio` through
+#                                                  as well, which never gets any further than the account
 #   driftless-node gate                            the same, asked by SSH_ORIGINAL_COMMAND: the forced command
 #   driftless-node -c LINE                         the same, asked by LINE: the login shell
 #   driftless-node as-root ...                     what the two first ones start by way of sudo
@@ -107,6 +108,8 @@ ask_line() { # LINE
     *[!0-9A-Za-z\ %+,./:@_-]* | ' '* | *' ' | *'  '*) refuse_line "$1" ;;
   esac
   [ ${#1} -le 131072 ] || refuse 'the command is too long'
+  # Whoever brings what is signed needs no more than the account has.
+  if [ "$1" = 'nix-daemon --stdio' ]; then clean nix-daemon --stdio; fi
   asked=$1
   # shellcheck disable=SC2086 # split on purpose; `set -f` keeps patterns as they are
   set -- $1
