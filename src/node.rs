@@ -4,6 +4,7 @@
 //! node's own. A [`Node`] keeps one connection for everything except contact, which is proof only over a new one. A
 //! node that a deployment moves is worked on where it answered last, and makes contact where it is declared.
 
+mod answering;
 mod any_shell;
 mod call;
 mod conversation;

@@ -5,16 +5,16 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use openssh::Session;
 use rand::Rng;
 use tokio::sync::{Mutex, OnceCell};
 
+use super::answering::{Answering, said};
 use super::any_shell::for_any_shell;
 use super::conversation::{converse, local};
-use super::installed::{Program, Sure};
 use super::{NodeError, Output, ssh_config, ssh_words};
 use crate::command::{self, CommandError};
 use crate::config::SshConfig;
@@ -58,7 +58,7 @@ pub struct Ssh {
     /// Whom we log in as, once ssh was asked.
     user: OnceCell<String>,
     /// What answered there last.
-    program: std::sync::Mutex<Option<Program>>,
+    pub(super) answering: Answering,
 }
 
 impl Link {
@@ -85,7 +85,7 @@ impl Link {
             escalation: way.escalation.clone(),
             kept: Mutex::new(None),
             user: OnceCell::new(),
-            program: std::sync::Mutex::default(),
+            answering: Answering::default(),
         })))
     }
 
@@ -152,17 +152,7 @@ impl Link {
                     "--",
                 ]);
                 command.arg(&ssh.host).arg(for_any_shell(line));
-                match command::run(command, deadline).await {
-                    Ok(said) => Ok(Output { code: 0, stdout: said.stdout, stderr: said.tail.text().into() }),
-                    // The login was well, and what answered there says something else; 255 is ssh's own code.
-                    Err(CommandError::Failed { status, tail, .. })
-                        if status.code().is_some_and(|c| c != 255) =>
-                    {
-                        let code = status.code().unwrap_or(255);
-                        Ok(Output { code, stdout: Vec::new(), stderr: tail.text().into() })
-                    }
-                    Err(error) => Err(ssh.connect_error(error)),
-                }
+                said(command::run(command, deadline).await).map_err(|error| ssh.connect_error(error))
             }
         }
     }
@@ -183,26 +173,6 @@ impl Link {
                 };
                 Ok(if user == "root" { Vec::new() } else { ssh.escalation.clone() })
             }
-        }
-    }
-
-    /// What answers on the node, as far as one knows: an account that is not root's may well be one for deployments alone.
-    pub async fn program(&self) -> (Program, Sure) {
-        let Self::Ssh(ssh) = self else { return (Program::Shell, Sure::Known) };
-        let known = *ssh.program.lock().unwrap_or_else(PoisonError::into_inner);
-        match known {
-            Some(known) => (known, Sure::Known),
-            None => match ssh.user.get_or_try_init(|| ssh.ask_user()).await {
-                Ok(user) if user != "root" => (Program::Installed, Sure::Guessed),
-                Ok(_) | Err(_) => (Program::Shell, Sure::Guessed),
-            },
-        }
-    }
-
-    /// It has answered.
-    pub fn learn(&self, program: Program) {
-        if let Self::Ssh(ssh) = self {
-            *ssh.program.lock().unwrap_or_else(PoisonError::into_inner) = Some(program);
         }
     }
 
@@ -339,6 +309,11 @@ impl Ssh {
         let session = Session::resume_mux(self.socket.clone().into_boxed_path(), None);
         session.check().await.ok()?;
         Some(Arc::new(session))
+    }
+
+    /// Whom we log in as.
+    pub(super) async fn user(&self) -> Result<&String, NodeError> {
+        self.user.get_or_try_init(|| self.ask_user()).await
     }
 
     /// Whom ssh would log in as, by its own account: the user's configuration may say so.
