@@ -4,10 +4,11 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
-use driftless_lab::{Fleet, Lab, Node, Output, System};
+use driftless_lab::{Fleet, Node, Output};
+
+use crate::beginning;
 
 const FRAME: &str = "0123456789abcdef0123456789abcdef";
 const HASH: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -23,10 +24,7 @@ struct Managed {
 impl Managed {
     /// Installs the first managed system by root, as a person does who adopts it.
     fn new() -> Self {
-        let lab = Lab::start().unwrap();
-        let nodes = lab.nodes(&["n1"], &System::new("installed").build().unwrap()).unwrap();
-        let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let fleet = Fleet::new(&lab, nodes, Path::new(env!("CARGO_BIN_EXE_driftless")), project).unwrap();
+        let fleet = beginning::fleet(&["n1"]);
         let (secret, public) = (fleet.dir().join("secret"), fleet.dir().join("public"));
         let made = Command::new("nix-store")
             .args(["--generate-binary-cache-key", "lab-1"])

@@ -78,7 +78,7 @@ impl Node {
         arguments: &[String],
         deadline: Duration,
     ) -> Result<Reply, NodeError> {
-        let words: Vec<&str> = std::iter::once("start").chain(arguments.iter().map(String::as_str)).collect();
+        let words: Vec<&str> = iter::once("start").chain(arguments.iter().map(String::as_str)).collect();
         let call = Call::new(Of::Start, &words);
         self.converse(self.link(), "start the switch", &call, Over::Kept(deadline)).await
     }
@@ -229,8 +229,10 @@ impl Node {
         let node = self.name.clone();
         let reply = Reply::parse(&output.stdout, frame).map_err(|source| {
             let stderr: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
-            // Nothing of the script came, and what stands before its shell has failed.
-            let no_root = !escalation.is_empty() && output.code != 0 && !stderr.starts_with("sh: ");
+            // Nothing of the script came, and what stands before its shell has failed, or is not there.
+            let absent = escalation.first().is_some_and(|program| stderr.contains(&format!("{program}: ")));
+            let failed = output.code != 0 && (absent || !stderr.starts_with("sh: "));
+            let no_root = !escalation.is_empty() && failed;
             match source {
                 FrameError::NoFrame { ref noise } if no_root => {
                     let destination = self.link().destination().to_owned();

@@ -55,7 +55,6 @@ pub struct Ssh {
     connect_timeout: Duration,
     escalation: Vec<String>,
     kept: Mutex<Option<Arc<Session>>>,
-    /// Whom we log in as, once ssh was asked.
     user: OnceCell<String>,
     /// What answered there last.
     pub(super) answering: Answering,
