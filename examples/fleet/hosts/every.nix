@@ -8,9 +8,9 @@
   services.openssh.enable = true;
   services.driftless-node = {
     enable = true;
-    # Of the controller: ssh-keygen -t ed25519 -f driftless-ssh
+    # /etc/driftless/ssh-key.pub of the controller.
     authorizedKeys = [ "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0aWwVN7rCUNHwYuMFbQVCWGtGd0rZvLKyJ1YqZpDDD driftless" ];
-    # nix-store --generate-binary-cache-key fleet-1 driftless-signing driftless-signing.pub
+    # Its /etc/driftless/signing-key.pub.
     trustedPublicKeys = [ "fleet-1:kFnRqHGZJLgZOFsnvgmKpcs60vHVMRRgWmVpjNNbXkQ=" ];
   };
 
