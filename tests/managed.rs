@@ -24,6 +24,11 @@ struct Managed {
 impl Managed {
     /// Installs the first managed system by root, as a person does who adopts it.
     fn new() -> Self {
+        Self::with("")
+    }
+
+    /// The same with more in that system's configuration.
+    fn with(more: &str) -> Self {
         let fleet = beginning::fleet(&["n1"]);
         let (secret, public) = (fleet.dir().join("secret"), fleet.dir().join("public"));
         let made = Command::new("nix-store")
@@ -34,7 +39,7 @@ impl Managed {
         assert!(made.status.success(), "{made:?}");
         let public_key = fs::read_to_string(&public).unwrap().trim().to_owned();
         let this = Self { fleet, host: "driftless", public_key };
-        this.write("one", "");
+        this.write("one", more);
         // The account is part of what is deployed: work goes the old way, contact already the new one.
         let old = format!("root@{}", this.node().address());
         let said =
@@ -411,17 +416,23 @@ fn a_system_of_ones_own_cannot_be_started(managed: &Managed, id: &str) {
 }
 
 #[test]
-fn a_program_of_another_version_is_told_from_a_shell() {
-    let mut managed = Managed::new();
+fn doas_will_do_and_a_program_of_another_version_is_told_from_a_shell() {
+    let doas = "services.driftless-node.escalation = \"doas\"; security.doas.enable = true;";
+    let mut managed = Managed::with(doas);
+    managed.node().enter("rm /etc/sudoers.d/nixos").unwrap();
+    managed.write("two", doas);
+    managed.sign();
+    ok(&managed.deploy());
+
     let other = "p=$(readlink -f /run/current-system/sw/bin/driftless-node) && chmod u+w $p && sed -i 's/^PROTOCOL=1$/PROTOCOL=2/' $p";
     managed.node().enter(other).unwrap().ok().unwrap();
-    managed.write("two", "");
+    managed.write("three", "");
     managed.sign();
     let said = managed.deploy();
     assert!(!said.success());
     says(&said, &["speaks protocol 2, this driftless speaks 1", "there is no shell behind this login"]);
     // As root there is a shell, and the scripts are sent along.
     managed.host = "root";
-    managed.write("two", "");
+    managed.write("three", "");
     ok(&managed.deploy());
 }
