@@ -424,6 +424,12 @@ fn doas_will_do_and_a_program_of_another_version_is_told_from_a_shell() {
     managed.sign();
     ok(&managed.deploy());
 
+    // doas permits the program whatever its arguments are: by itself it makes nobody root.
+    let own = format!("20261122T170102Z-1f2e3d4c /nix/store/{HASH}-x expected%075/nix/store/{HASH}-x");
+    let words = format!("doas -n /run/current-system/sw/bin/driftless-node 1 {FRAME} start {own}");
+    let as_account = format!("setpriv --reuid=driftless --regid=driftless --clear-groups {words}");
+    says(&managed.node().enter(&as_account).unwrap(), &["refused unsigned"]);
+
     let other = "p=$(readlink -f /run/current-system/sw/bin/driftless-node) && chmod u+w $p && sed -i 's/^PROTOCOL=1$/PROTOCOL=2/' $p";
     managed.node().enter(other).unwrap().ok().unwrap();
     managed.write("three", "");
