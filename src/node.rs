@@ -4,8 +4,10 @@
 //! node's own. A [`Node`] keeps one connection for everything except contact, which is proof only over a new one. A
 //! node that a deployment moves is worked on where it answered last, and makes contact where it is declared.
 
+mod answering;
 mod any_shell;
 mod build;
+mod call;
 mod conversation;
 mod deploy;
 mod follow;
@@ -14,6 +16,7 @@ mod frame;
 pub(crate) mod fuzz;
 mod health;
 mod hooks;
+mod installed;
 mod observe;
 mod preflight;
 mod protocol;
@@ -124,6 +127,23 @@ pub enum NodeError {
         /// How the answer is wrong.
         #[source]
         source: FrameError,
+    },
+    /// The program that is installed there is of another version, and there is no shell.
+    #[error(
+        "{node}: cannot {attempt}: driftless-node on {destination} speaks protocol {theirs}, this driftless speaks {ours}, and \
+         there is no shell behind this login; use a driftless of the node's version, or deploy to it once as root"
+    )]
+    Protocol {
+        /// The node.
+        node: NodeName,
+        /// What was attempted.
+        attempt: &'static str,
+        /// Where.
+        destination: String,
+        /// The node's version.
+        theirs: u32,
+        /// Ours.
+        ours: u32,
     },
     /// The machine is not a NixOS system.
     #[error("{node}: {destination} is not a NixOS machine (no /etc/NIXOS or no /run/current-system)")]
@@ -271,6 +291,7 @@ impl NodeError {
             Self::Command { .. }
             | Self::NoRoot { .. }
             | Self::Frame { .. }
+            | Self::Protocol { .. }
             | Self::NotNixos { .. }
             | Self::Refused { .. }
             | Self::Script { .. }

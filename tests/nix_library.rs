@@ -712,7 +712,8 @@ fn the_project_is_a_flake_with_a_package_modules_and_a_library() {
                 legacyPackages = builtins.mapAttrs (_: _: {{
                   callPackage = file: _: import file {{
                     inherit (pkgs) lib git nix openssh;
-                    rustPlatform.buildRustPackage = recipe: recipe; makeWrapper = null; pkg-config = null;
+                    rustPlatform.buildRustPackage = recipe: recipe; makeWrapper = null; installShellFiles = null;
+                    pkg-config = null; stdenv.buildPlatform.canExecute = _: true; stdenv.hostPlatform = {{ }};
                   }};
                 }}) {{ x86_64-linux = 1; aarch64-linux = 1; }};
               }};
@@ -738,7 +739,7 @@ fn the_project_is_a_flake_with_a_package_modules_and_a_library() {
     let outputs = parsed(&output);
     assert_eq!(outputs["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(outputs["lock"], true);
-    assert_eq!(outputs["modules"], json!({ "default": true, "controller": true }));
+    assert_eq!(outputs["modules"], json!({ "default": true, "controller": true, "node": true }));
     assert_eq!(outputs["nodes"], json!(["web"]));
     let source = outputs["source"].as_array().unwrap();
     assert!(source.contains(&json!("src")) && !source.contains(&json!("target")));

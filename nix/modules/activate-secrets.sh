@@ -70,8 +70,20 @@ decrypt() { # CIPHERTEXT FILE HOST-KEY...
   "$age" -d "$@" "$ciphertext" >"$clear" </dev/null
 }
 
+# Nothing in the table leads out of the directory, or makes a program of a secret.
+is_plain() { # FILE TITLE OWNER GROUP MODE
+  case $1$2 in *[!0-9A-Za-z+._?=-]*) return 1 ;; esac
+  case $1 in '' | .*) return 1 ;; esac
+  case $2 in '' | .*) return 1 ;; esac
+  case $3 in '' | -* | *[!0-9A-Za-z_.\$-]*) return 1 ;; esac
+  case $4 in '' | -* | *[!0-9A-Za-z_.\$-]*) return 1 ;; esac
+  case $5 in [0-7][0-7][0-7] | 0[0-7][0-7][0-7]) ;; *) return 1 ;; esac
+}
+
 # One line of the table: how it came, its name with the marker's hash, its name, owner, group, mode, ciphertext.
 place() { # HOST-KEY...
+  is_plain "$file" "$title" "$owner" "$group" "$mode" ||
+    fail "the table of $SETS/$name has a line that no deployment writes"
   case $how in
     plain) cat "$SETS/$name/$title" >"$fresh/$file" || fail "cannot copy the secret $title" ;;
     age) decrypt "$ciphertext" "$fresh/$file" "$@" || fail "this machine cannot decrypt the secret $title ($ciphertext)" ;;

@@ -1,8 +1,10 @@
 # A NixOS module: the options of `options.nix` as `driftless.*`, and `secrets.files`, for configurations that a flake
 # evaluates itself. Sets nothing on the machine but what puts its secrets in place.
-{ lib, options, ... }:
+{ lib, options, config, ... }:
 {
-  imports = [ ./secrets.nix ];
+  imports = [ ./secrets.nix ../node.nix ];
+
+  config.services.driftless-node.checks = config.driftless.healthChecks.commands;
 
   options.driftless = (import ../options.nix { inherit lib; hostDefault = null; }).node // {
     hostIsSet = lib.mkOption {

@@ -5,12 +5,15 @@
 let
   inherit (lib) mkOption types;
 
+  # The node runs what its own system says a check is, not what comes over the network.
+  checks = config.healthChecks.commands;
+
   evaluate = modules:
     let
       evalConfig = import (config.nixpkgs + "/nixos/lib/eval-config.nix");
       evaluated = evalConfig {
         inherit system;
-        modules = modules ++ [ ./secrets.nix ];
+        modules = modules ++ [ ./secrets.nix ../node.nix { services.driftless-node = { inherit checks; }; } ];
         lib = extendLib (import (config.nixpkgs + "/lib"));
         specialArgs = {
           inherit name;

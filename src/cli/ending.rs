@@ -70,6 +70,7 @@ impl Ending {
             | NodeError::Disconnected { .. }
             | NodeError::Deadline { .. }
             | NodeError::Frame { .. }
+            | NodeError::Protocol { .. }
             | NodeError::NotNixos { .. }
             | NodeError::Refused { .. }
             | NodeError::Script { .. }

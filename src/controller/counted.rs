@@ -43,6 +43,7 @@ pub fn deployment(outcome: &Result<Entry, NodeError>) -> DeploymentResult {
             | NodeError::Deadline { .. }
             | NodeError::Frame { .. }
             | NodeError::NoRoot { .. }
+            | NodeError::Protocol { .. }
             | NodeError::NotNixos { .. }
             | NodeError::Script { .. }
             | NodeError::NoSpace { .. }

@@ -255,6 +255,7 @@ impl Node {
             ("no-way-back", _) => Refusal::NoWayBack,
             ("exists", _) => Refusal::Exists,
             ("unfinished", id) => Refusal::Unfinished { id: id.to_owned() },
+            ("unsigned", said) => Refusal::Unsigned { said: said.to_owned() },
             ("unwritable", what) => Refusal::Unwritable { what: what.to_owned() },
             _ => Refusal::Other(said.to_owned()),
         };

@@ -3,6 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::Node;
+use super::installed::{Program, Sure};
+use super::protocol::Privilege;
+use crate::error_chain::error_chain;
 use crate::model::node::HealthChecks;
 
 /// Between two rounds of the checks that have not passed yet.
@@ -12,10 +15,11 @@ const ONE_CHECK: Duration = Duration::from_secs(15);
 /// A failed check's output in the reason, characters.
 const MOST_OUTPUT: usize = 300;
 
-/// One check: its name in messages, and the shell command that passes with exit code 0.
+/// One check: its name in messages, the shell command that passes with exit code 0, and how driftless-node knows it.
 struct Check {
     name: String,
     command: String,
+    words: [String; 2],
 }
 
 impl Node {
@@ -33,7 +37,7 @@ impl Node {
             show(format!("{}, {} of {all} passed", check.name, all - open.len()));
             // A check that hangs must leave time to say so.
             let longest = ONE_CHECK.min(within.saturating_sub(began.elapsed())).max(PERIOD);
-            match self.passes(&check.command, longest).await {
+            match self.passes(check, longest).await {
                 Ok(()) => {
                     open.pop();
                 }
@@ -50,7 +54,27 @@ impl Node {
         Ok(())
     }
 
-    async fn passes(&self, command: &str, longest: Duration) -> Result<(), String> {
+    async fn passes(&self, check: &Check, longest: Duration) -> Result<(), String> {
+        match self.link().program().await {
+            (Program::Installed, Sure::Known) => self.passes_there(check, longest).await,
+            (Program::Shell | Program::Installed, _) => self.passes_in_shell(&check.command, longest).await,
+        }
+    }
+
+    /// By the node's own word for the check: what runs is what its system says, not what was sent.
+    async fn passes_there(&self, check: &Check, longest: Duration) -> Result<(), String> {
+        let words = ["check", &check.words[0], &check.words[1]];
+        let attempt = "run a health check";
+        // The node sees by itself what needs root.
+        let asked = self.ask(attempt, Privilege::Login, &words, longest).await;
+        let reply = asked.map_err(|error| error_chain(&error))?;
+        match reply.get("code") {
+            Some("0") => Ok(()),
+            code => Err(failed(code.unwrap_or("unknown"), reply.get("said").unwrap_or_default())),
+        }
+    }
+
+    async fn passes_in_shell(&self, command: &str, longest: Duration) -> Result<(), String> {
         let escalation = self.link().escalation().await.map_err(|error| error.to_string())?;
         let words = escalation.iter().map(String::as_str).chain(["sh", "-c", command]);
         let line = shlex::try_join(words).map_err(|error| error.to_string())?;
@@ -59,23 +83,29 @@ impl Node {
         if output.code == 0 {
             return Ok(());
         }
-        let said: String = String::from_utf8_lossy(&[output.stdout, output.stderr].concat())
-            .trim()
-            .chars()
-            .take(MOST_OUTPUT)
-            .collect();
-        Err(format!("exit code {}{}{said}", output.code, if said.is_empty() { "" } else { ": " }))
+        let said = [output.stdout, output.stderr].concat();
+        Err(failed(&output.code.to_string(), &String::from_utf8_lossy(&said)))
     }
 }
 
+fn failed(code: &str, said: &str) -> String {
+    let said: String = said.trim().chars().take(MOST_OUTPUT).collect();
+    format!("exit code {code}{}{said}", if said.is_empty() { "" } else { ": " })
+}
+
 fn listed(checks: &HealthChecks) -> Vec<Check> {
-    let commands = checks
-        .commands
-        .iter()
-        .map(|(name, command)| Check { name: format!("check {name:?}"), command: command.clone() });
+    let commands = checks.commands.iter().map(|(name, command)| Check {
+        name: format!("check {name:?}"),
+        command: command.clone(),
+        words: ["command".into(), name.clone()],
+    });
     let units = checks.units.iter().map(|unit| {
         let quoted = shlex::try_quote(unit).map_or_else(|_| "''".into(), |quoted| quoted.into_owned());
-        Check { name: format!("unit {unit}"), command: format!("systemctl is-active -- {quoted}") }
+        Check {
+            name: format!("unit {unit}"),
+            command: format!("systemctl is-active -- {quoted}"),
+            words: ["unit".into(), unit.clone()],
+        }
     });
     commands.chain(units).collect()
 }

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use super::frame::pin_end;
+use super::installed::{Program, Sure};
 use super::protocol::Privilege;
 use super::{Node, NodeError, Output, Refusal};
 use crate::error_chain::error_chain;
@@ -197,6 +198,11 @@ impl Node {
     /// Every store path a store path on the node refers to, itself included.
     pub async fn closure(&self, of: &StorePath) -> Result<Vec<StorePath>, NodeError> {
         let attempt = "list a closure";
+        if let (Program::Installed, Sure::Known) = self.link().program().await {
+            let paths = ["closure", of.as_str()];
+            let reply = self.ask(attempt, Privilege::Login, &paths, Duration::from_secs(60)).await?;
+            return Ok(reply.all("path").filter_map(|path| path.parse().ok()).collect());
+        }
         let line = format!("nix-store --query --requisites {of}");
         let output = self.link().shell(&self.name, attempt, &line, &[], Duration::from_secs(60)).await?;
         if output.code != 0 {

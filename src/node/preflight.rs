@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::frame::Reply;
+use super::installed::{self, Program, Sure};
 use super::{Node, NodeError};
 use crate::model::journal::SwitchId;
 use crate::model::store_path::StorePath;
@@ -77,7 +78,11 @@ impl Node {
     /// How Nix reaches the node's store over the kept connection; `None` is this machine's own store.
     pub(super) async fn copy_target(&self) -> Result<Option<CopyTarget>, NodeError> {
         let Some((host, ssh_options)) = self.link().kept_options().await? else { return Ok(None) };
-        let escalation = self.link().escalation().await?;
+        let escalation = match self.link().program().await {
+            // It knows which Nix it lets us have, and as whom.
+            (Program::Installed, Sure::Known) => vec![installed::NAME.to_owned()],
+            (Program::Shell | Program::Installed, _) => self.link().escalation().await?,
+        };
         let substitute =
             if self.spec.has_fast_connection { Substitute::Never } else { Substitute::OnDestination };
         Ok(Some(CopyTarget { host, ssh_options, escalation, substitute }))

@@ -1,45 +1,41 @@
-//! How the verbs of `switch.sh` are called: command lines, privileges, deadlines. Decides nothing.
+//! How the verbs of `switch.sh` and `secrets.sh` are called: who answers, privileges, deadlines. Decides nothing.
 
 use std::time::Duration;
 
 use rand::Rng;
 
+use super::call::{Call, Of};
 use super::frame::{FrameError, Reply};
+use super::installed::{self, Heard, Program, Sure};
 use super::ssh::Link;
-use super::{Node, NodeError, Output, SWITCH_SH};
+use super::{Node, NodeError, Output};
 use crate::model::journal::SwitchId;
 use crate::model::store_path::StorePath;
 
-/// Where each switch keeps the script it was started with.
-const JOURNAL: &str = "/var/lib/driftless-node/switches";
+pub use super::call::Privilege;
 
-/// Keeps the script that comes on stdin, then becomes it. `$1` is the frame, `$3` the switch's id.
-const SAVE: &str = r#"umask 077
-f=/run/driftless-node/start-$3.sh
-{ [ -d /run/driftless-node ] || { mkdir -p /run/driftless-node && chmod 0755 /run/driftless-node; }; } && cat >"$f" &&
-exec sh "$f" "$@"
-rm -f "$f"
-printf '\ndriftless/1 %s\nrefused unwritable %s\nend %s\n' "$1" "$f" "$1""#;
+/// Longest time for a new login to say its word.
+const CONTACT: Duration = Duration::from_secs(20);
 
-/// Becomes the script that comes on stdin. `sh -s` would do, but a shell must not read more of a pipe than it has executed:
-/// bash, which is NixOS' sh, asks for every byte by itself, 50 000 times.
-const READ: &str = r#"eval "$(cat)""#;
+/// Which connection a call goes over.
+#[derive(Debug, Clone, Copy)]
+enum Over {
+    /// The kept one; no answer may take longer.
+    Kept(Duration),
+    /// A new login.
+    Fresh,
+}
 
-/// Hands the login's own SSH_CONNECTION on, before an escalation drops it from the environment.
-const WITH_CONNECTION: &str = r#"exec "$@" "${SSH_CONNECTION-}""#;
-const WITH_SSH_FROM: &str = r#"exec "$@" "ssh-from=${SSH_CONNECTION-}""#;
-
-/// Who a verb runs as on the node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Privilege {
-    /// Whoever we log in as: reading needs no more, and sudo logs every call.
-    Login,
-    /// root, by the node's escalation command where the login is not root.
-    Root,
+/// What came of one try: who was asked, in which frame, by what means of becoming root.
+struct Tried {
+    frame: String,
+    escalation: Vec<String>,
+    output: Output,
+    heard: Heard,
 }
 
 impl Node {
-    /// Sends the script along and calls one verb of it.
+    /// Calls one verb of `switch.sh`.
     pub(super) async fn ask(
         &self,
         attempt: &'static str,
@@ -59,21 +55,11 @@ impl Node {
         arguments: &[&str],
         deadline: Duration,
     ) -> Result<Reply, NodeError> {
-        let frame = random_hex();
-        let escalation = match privilege {
-            Privilege::Login => Vec::new(),
-            Privilege::Root => link.escalation().await?,
-        };
-        let mut words = escalation.clone();
-        words.extend(["sh", "-c", READ, "sh", &frame].map(str::to_owned));
-        words.extend(arguments.iter().map(|word| (*word).to_owned()));
-        let line = self.line(attempt, &words)?;
-        let output = link.shell(&self.name, attempt, &line, SWITCH_SH.as_bytes(), deadline).await?;
-        self.reply(attempt, &output, &frame, &escalation)
+        let call = Call::new(Of::Node(privilege), arguments);
+        self.converse(link, attempt, &call, Over::Kept(deadline)).await
     }
 
-    /// Sends the script along with a list of paths, and calls a verb that looks at them. By stdin: a closure is longer than
-    /// one argument may be (execve(2), MAX_ARG_STRLEN).
+    /// Calls a verb that looks at a list of paths.
     pub(super) async fn ask_about(
         &self,
         attempt: &'static str,
@@ -81,17 +67,8 @@ impl Node {
         paths: &[StorePath],
         deadline: Duration,
     ) -> Result<Reply, NodeError> {
-        let frame = random_hex();
-        let escalation = self.link().escalation().await?;
-        let mut words = escalation.clone();
-        words.extend(["sh", "-c", READ, "sh", &frame].map(str::to_owned));
-        words.extend(arguments.iter().map(|word| (*word).to_owned()));
-        let line = self.line(attempt, &words)?;
-        // No character of a store path means anything to a shell.
-        let paths: Vec<&str> = paths.iter().map(StorePath::as_str).collect();
-        let input = format!("WANTED='{}'\n{SWITCH_SH}", paths.join("\n"));
-        let output = self.link().shell(&self.name, attempt, &line, input.as_bytes(), deadline).await?;
-        self.reply(attempt, &output, &frame, &escalation)
+        let call = Call::new(Of::Paths(paths), arguments);
+        self.converse(self.link(), attempt, &call, Over::Kept(deadline)).await
     }
 
     /// Calls `start`, which keeps the script it came with.
@@ -100,16 +77,9 @@ impl Node {
         arguments: &[String],
         deadline: Duration,
     ) -> Result<Reply, NodeError> {
-        let attempt = "start the switch";
-        let frame = random_hex();
-        let mut words = ["sh", "-c", WITH_SSH_FROM, "sh"].map(str::to_owned).to_vec();
-        let escalation = self.link().escalation().await?;
-        words.extend(escalation.iter().cloned());
-        words.extend(["sh", "-c", SAVE, "sh", &frame, "start"].map(str::to_owned));
-        words.extend(arguments.iter().cloned());
-        let line = self.line(attempt, &words)?;
-        let output = self.link().shell(&self.name, attempt, &line, SWITCH_SH.as_bytes(), deadline).await?;
-        self.reply(attempt, &output, &frame, &escalation)
+        let words: Vec<&str> = std::iter::once("start").chain(arguments.iter().map(String::as_str)).collect();
+        let call = Call::new(Of::Start, &words);
+        self.converse(self.link(), "start the switch", &call, Over::Kept(deadline)).await
     }
 
     /// Calls a verb of the script that a switch was started with.
@@ -121,14 +91,8 @@ impl Node {
         arguments: &[&str],
         deadline: Duration,
     ) -> Result<Reply, NodeError> {
-        let frame = random_hex();
-        let escalation = self.link().escalation().await?;
-        let mut words = escalation.clone();
-        words.extend(switch_words(id, &frame, verb));
-        words.extend(arguments.iter().map(|word| (*word).to_owned()));
-        let line = self.line(attempt, &words)?;
-        let output = self.link().shell(&self.name, attempt, &line, &[], deadline).await?;
-        self.reply(attempt, &output, &frame, &escalation)
+        let call = Call::of_switch(id, Of::Switch, verb, arguments);
+        self.converse(self.link(), attempt, &call, Over::Kept(deadline)).await
     }
 
     /// Logs in anew and says so to the switch: the proof that the node can be reached in this way. `verb` is `contact`;
@@ -140,16 +104,107 @@ impl Node {
         id: &SwitchId,
         nonce: &str,
     ) -> Result<Reply, NodeError> {
-        let attempt = "make contact";
+        let call = Call::of_switch(id, Of::Contact, verb, std::slice::from_ref(&nonce));
+        self.converse(link, "make contact", &call, Over::Fresh).await
+    }
+
+    /// Calls a verb of `secrets.sh`, which reads `message`.
+    pub(super) async fn ask_secrets(
+        &self,
+        attempt: &'static str,
+        arguments: &[&str],
+        message: &[u8],
+        deadline: Duration,
+    ) -> Result<Reply, NodeError> {
+        let call = Call::new(Of::Secrets(message), arguments);
+        self.converse(self.link(), attempt, &call, Over::Kept(deadline)).await
+    }
+
+    /// Asks whoever answers on the node; where that turns out to be the other one, which has done nothing, asks that one.
+    async fn converse(
+        &self,
+        link: &Link,
+        attempt: &'static str,
+        call: &Call<'_>,
+        over: Over,
+    ) -> Result<Reply, NodeError> {
+        let (program, sure) = link.program().await;
+        let first = self.try_once(link, attempt, call, over, (program, sure)).await?;
+        match first.heard {
+            Heard::Answer => self.understood(link, attempt, program, first),
+            Heard::Refused(said) => Err(self.refused(attempt, said)),
+            Heard::Elsewhere | Heard::Protocol(_) => {
+                let other = program.other();
+                let second = self.try_once(link, attempt, call, over, (other, Sure::Known)).await?;
+                match (first.heard, second.heard.clone()) {
+                    // Neither a shell nor a program of our version.
+                    (Heard::Protocol(theirs), Heard::Elsewhere) | (_, Heard::Protocol(theirs)) => {
+                        Err(self.other_protocol(attempt, theirs))
+                    }
+                    (_, Heard::Refused(said)) => Err(self.refused(attempt, said)),
+                    (_, Heard::Answer | Heard::Elsewhere) => self.understood(link, attempt, other, second),
+                }
+            }
+        }
+    }
+
+    async fn try_once(
+        &self,
+        link: &Link,
+        attempt: &'static str,
+        call: &Call<'_>,
+        over: Over,
+        asked: (Program, Sure),
+    ) -> Result<Tried, NodeError> {
         let frame = random_hex();
-        let mut words = ["sh", "-c", WITH_CONNECTION, "sh"].map(str::to_owned).to_vec();
-        let escalation = link.escalation().await?;
-        words.extend(escalation.iter().cloned());
-        words.extend(switch_words(id, &frame, verb));
-        words.push(nonce.to_owned());
-        let line = self.line(attempt, &words)?;
-        let output = link.fresh_shell(&self.name, &line, Duration::from_secs(20)).await?;
-        self.reply(attempt, &output, &frame, &escalation)
+        let mut escalation = Vec::new();
+        let (line, input) = match asked.0 {
+            Program::Installed => call.for_installed(&frame),
+            Program::Shell => {
+                if call.privilege() == Privilege::Root {
+                    escalation = link.escalation().await?;
+                }
+                let (words, input) = call.for_shell(&frame, &escalation);
+                (self.line(attempt, &words)?, input)
+            }
+        };
+        let output = match over {
+            Over::Kept(deadline) => link.shell(&self.name, attempt, &line, &input, deadline).await?,
+            Over::Fresh => link.fresh_shell(&self.name, &line, CONTACT).await?,
+        };
+        let framed = !matches!(Reply::parse(&output.stdout, &frame), Err(FrameError::NoFrame { .. }));
+        let heard = installed::heard(asked, framed, &output);
+        Ok(Tried { frame, escalation, output, heard })
+    }
+
+    fn understood(
+        &self,
+        link: &Link,
+        attempt: &'static str,
+        program: Program,
+        tried: Tried,
+    ) -> Result<Reply, NodeError> {
+        let reply = self.reply(attempt, &tried.output, &tried.frame, &tried.escalation);
+        if !matches!(&reply, Err(NodeError::Frame { .. } | NodeError::NoRoot { .. })) {
+            link.learn(program);
+        }
+        // A shell on a node that has the program as well: from now on it is not sent what it has.
+        if let Ok(reply) = &reply
+            && reply.get("protocol") == Some(installed::PROTOCOL.to_string().as_str())
+        {
+            link.learn(Program::Installed);
+        }
+        reply
+    }
+
+    fn refused(&self, attempt: &'static str, said: String) -> NodeError {
+        let said = format!("{} refused it: {said}", installed::NAME);
+        NodeError::Script { node: self.name.clone(), attempt, said }
+    }
+
+    fn other_protocol(&self, attempt: &'static str, theirs: u32) -> NodeError {
+        let (node, destination) = (self.name.clone(), self.link().destination().to_owned());
+        NodeError::Protocol { node, attempt, destination, theirs, ours: installed::PROTOCOL }
     }
 
     pub(super) fn line(&self, attempt: &'static str, words: &[String]) -> Result<String, NodeError> {
@@ -164,7 +219,7 @@ impl Node {
         })
     }
 
-    pub(super) fn reply(
+    fn reply(
         &self,
         attempt: &'static str,
         output: &Output,
@@ -174,8 +229,10 @@ impl Node {
         let node = self.name.clone();
         let reply = Reply::parse(&output.stdout, frame).map_err(|source| {
             let stderr: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
-            // Nothing of the script came, and what stands before its shell has failed.
-            let no_root = !escalation.is_empty() && output.code != 0 && !stderr.starts_with("sh: ");
+            // Nothing of the script came, and what stands before its shell has failed, or is not there.
+            let absent = escalation.first().is_some_and(|program| stderr.contains(&format!("{program}: ")));
+            let failed = output.code != 0 && (absent || !stderr.starts_with("sh: "));
+            let no_root = !escalation.is_empty() && failed;
             match source {
                 FrameError::NoFrame { ref noise } if no_root => {
                     let destination = self.link().destination().to_owned();
@@ -202,16 +259,6 @@ impl Node {
     pub(super) fn wrong_reply(&self, attempt: &'static str, source: FrameError) -> NodeError {
         NodeError::Frame { node: self.name.clone(), attempt, stderr: String::new(), source }
     }
-}
-
-fn switch_words(id: &SwitchId, frame: &str, verb: &str) -> Vec<String> {
-    vec![
-        "sh".into(),
-        format!("{JOURNAL}/{id}/switch.sh"),
-        frame.to_owned(),
-        verb.to_owned(),
-        id.as_str().to_owned(),
-    ]
 }
 
 /// 128 random bits: names a reply, or proves that a contact is ours.

@@ -26,6 +26,11 @@ pub enum Refusal {
         /// What and where, in the node's words.
         what: String,
     },
+    /// It starts signed systems alone, and this one is not.
+    Unsigned {
+        /// What its Nix says of it.
+        said: String,
+    },
     /// Anything else, in the node's words.
     Other(String),
 }
@@ -49,6 +54,11 @@ impl std::fmt::Display for Refusal {
             Self::Unwritable { what } => {
                 write!(f, "it cannot write {what}; is the file system full, or read-only?")
             }
+            Self::Unsigned { said } => write!(
+                f,
+                "the system is signed by none of the node's services.driftless-node.trustedPublicKeys, nor was it installed \
+                 there before; sign what is deployed with one of these keys ({said})"
+            ),
             Self::Other(said) => f.write_str(said),
         }
     }

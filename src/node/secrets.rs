@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::frame::Reply;
 use super::protocol::random_hex;
-use super::{Node, NodeError, SECRETS_SH};
+use super::{Node, NodeError};
 use crate::model::secret::{Decrypt, SecretName, SecretSpec, Source};
 use crate::model::store_path::StorePath;
 use crate::nix::Nix;
@@ -22,10 +22,6 @@ use crate::secrets::{Content, SecretError};
 const COMPARE: Duration = Duration::from_secs(30);
 /// The same for taking all of them, over a slow line.
 const PUT: Duration = Duration::from_secs(180);
-
-/// Takes the script from the front of stdin into its memory and leaves the rest to it: with what follows, it must not be in
-/// any file, and the script is too long for an argument that sudo writes to its log.
-const LOAD: &str = r#"s=$(head -c "$1") || exit; shift; eval "$s""#;
 
 /// What became of a node's secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,27 +100,6 @@ impl Node {
                 .map_err(|source| NodeError::Secret { node: self.name.clone(), source: Box::new(source) })?;
         }
         Ok(set)
-    }
-
-    async fn ask_secrets(
-        &self,
-        attempt: &'static str,
-        arguments: &[&str],
-        input: &[u8],
-        deadline: Duration,
-    ) -> Result<Reply, NodeError> {
-        let frame = random_hex();
-        let escalation = self.link().escalation().await?;
-        let mut words = escalation.clone();
-        let length = SECRETS_SH.len().to_string();
-        words.extend(["sh", "-c", LOAD, "sh", &length, &frame].map(str::to_owned));
-        words.extend(arguments.iter().map(|word| (*word).to_owned()));
-        let line = self.line(attempt, &words)?;
-        let mut all = Zeroizing::new(Vec::with_capacity(SECRETS_SH.len() + input.len()));
-        all.extend_from_slice(SECRETS_SH.as_bytes());
-        all.extend_from_slice(input);
-        let output = self.link().shell(&self.name, attempt, &line, &all, deadline).await?;
-        self.reply(attempt, &output, &frame, &escalation)
     }
 }
 

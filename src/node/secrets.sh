@@ -29,6 +29,24 @@ is_name() {
   esac
 }
 
+is_account() {
+  case $1 in
+    '' | -* | *[!0-9A-Za-z_.\$-]*) return 1 ;;
+    *) return 0 ;;
+  esac
+}
+
+# An activation does as root what stands here: who brings secrets may not have a say in anything else.
+is_line() { # HOW FILE TITLE OWNER GROUP MODE CIPHERTEXT
+  [ $# -eq 7 ] && is_name "$2" && is_name "$3" && is_account "$4" && is_account "$5" || return 1
+  case $6 in [0-7][0-7][0-7] | 0[0-7][0-7][0-7]) ;; *) return 1 ;; esac
+  case $1$7 in
+    plain-) return 0 ;;
+    age/nix/store/*) is_name "${7#/nix/store/}" ;;
+    *) return 1 ;;
+  esac
+}
+
 # An activation reads what is written here.
 lock() {
   if ! mkdir -p "$RUN" || ! chmod 0711 "$RUN"; then
@@ -75,7 +93,13 @@ cut_short() { reply "error the secrets were cut short; nothing has changed"; }
 take() {
   while read -r word title bytes; do
     case $word in
-      line) printf '%s\n' "$title${bytes:+ $bytes}" >>"$fresh/.table" || { reply "error cannot write $fresh"; return 1; } ;;
+      line)
+        set -f
+        # shellcheck disable=SC2086 # split on purpose
+        is_line $title $bytes || { reply 'error bad-argument'; return 1; }
+        set +f
+        printf '%s\n' "$title${bytes:+ $bytes}" >>"$fresh/.table" || { reply "error cannot write $fresh"; return 1; }
+        ;;
       keep)
         is_name "$title" || { reply 'error bad-argument'; return 1; }
         ln "$SETS/$BASE/$title" "$fresh/$title" 2>/dev/null || cp -p "$SETS/$BASE/$title" "$fresh/$title" 2>/dev/null ||

@@ -12,6 +12,7 @@ use openssh::Session;
 use rand::Rng;
 use tokio::sync::{Mutex, OnceCell};
 
+use super::answering::{Answering, said};
 use super::any_shell::for_any_shell;
 use super::conversation::{converse, local};
 use super::{NodeError, Output, ssh_config, ssh_words};
@@ -54,8 +55,9 @@ pub struct Ssh {
     connect_timeout: Duration,
     escalation: Vec<String>,
     kept: Mutex<Option<Arc<Session>>>,
-    /// Whom we log in as, once ssh was asked.
     user: OnceCell<String>,
+    /// What answered there last.
+    pub(super) answering: Answering,
 }
 
 impl Link {
@@ -82,6 +84,7 @@ impl Link {
             escalation: way.escalation.clone(),
             kept: Mutex::new(None),
             user: OnceCell::new(),
+            answering: Answering::default(),
         })))
     }
 
@@ -148,9 +151,7 @@ impl Link {
                     "--",
                 ]);
                 command.arg(&ssh.host).arg(for_any_shell(line));
-                let finished =
-                    command::run(command, deadline).await.map_err(|error| ssh.connect_error(error))?;
-                Ok(Output { code: 0, stdout: finished.stdout, stderr: finished.tail.text().into_bytes() })
+                said(command::run(command, deadline).await).map_err(|error| ssh.connect_error(error))
             }
         }
     }
@@ -307,6 +308,11 @@ impl Ssh {
         let session = Session::resume_mux(self.socket.clone().into_boxed_path(), None);
         session.check().await.ok()?;
         Some(Arc::new(session))
+    }
+
+    /// Whom we log in as.
+    pub(super) async fn user(&self) -> Result<&String, NodeError> {
+        self.user.get_or_try_init(|| self.ask_user()).await
     }
 
     /// Whom ssh would log in as, by its own account: the user's configuration may say so.

@@ -1289,6 +1289,8 @@ verb_observe() { # [nix]
   reply_free
   if read_staged && [ "$STAGED_IN" = "$(boot_id)" ]; then reply "staged $WAITS_FOR"; fi
   if [ "${1:-}" = nix ]; then reply "nix-version $(nix --version 2>/dev/null </dev/null)"; fi
+  # Of the driftless-node that nix/node.nix installed.
+  if read_file /run/current-system/etc/driftless-node/protocol; then reply "protocol $VALUE"; fi
   if [ -r "$PIN" ]; then
     while read -r line; do reply "pin $line"; done <"$PIN"
   fi

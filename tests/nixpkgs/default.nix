@@ -69,6 +69,7 @@ let
     openssh = pkgs.package "openssh" "9.7";
     git = pkgs.package "git" "2.45.2";
     nix = pkgs.package "nix" "2.18.5";
+    python3 = pkgs.package "python3" "3.12.4";
     linux = pkgs.package "linux" "6.6.40";
   };
 

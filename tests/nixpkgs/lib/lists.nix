@@ -7,6 +7,7 @@ rec {
   singleton = value: [ value ];
   toList = value: if builtins.isList value then value else [ value ];
   last = list: elemAt list (length list - 1);
+  zipListsWith = f: a: b: genList (n: f (elemAt a n) (elemAt b n)) (if length a < length b then length a else length b);
   init = list: genList (elemAt list) (length list - 1);
   foldr = step: start: list:
     let from = i: if i == length list then start else step (elemAt list i) (from (i + 1)); in from 0;

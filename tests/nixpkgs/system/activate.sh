@@ -14,7 +14,7 @@ for link in /etc/*; do
 done
 for entry in "$toplevel/etc/"*; do
   entry=${entry##*/}
-  case $entry in systemd | hostname | '*') continue ;; esac
+  case $entry in systemd | hostname | ssh | '*') continue ;; esac
   ln -sfn "/etc/static/$entry" "/etc/.lab-new" && mv -T "/etc/.lab-new" "/etc/$entry" || status=1
 done
 

@@ -1,1 +1,1 @@
-[ ./nixpkgs.nix ./system.nix ./services.nix ./network.nix ./lab.nix ]
+[ ./nixpkgs.nix ./system.nix ./services.nix ./network.nix ./access.nix ./lab.nix ]

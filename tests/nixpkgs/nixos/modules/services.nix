@@ -58,7 +58,6 @@ in
     services.openssh.ports = mkOption { type = types.listOf types.port; default = [ 22 ]; };
     users.users = mkOption { type = types.attrsOf types.anything; default = { }; };
     users.groups = mkOption { type = types.attrsOf types.anything; default = { }; };
-    security.sudo = mkOption { type = types.anything; default = { }; };
     networking.firewall = mkOption { type = types.anything; default = { }; };
     boot.loader = mkOption { type = types.anything; default = { }; };
     boot.isContainer = mkOption { type = types.bool; default = false; };
