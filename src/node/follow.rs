@@ -108,7 +108,7 @@ impl Node {
             "recontact" => match self.knock(switch, Which::Declared).await {
                 // The previous system is back, and with it perhaps the way that led there.
                 Knock::Answered | Knock::Silence => self.knock(switch, Which::Last).await,
-                made => made,
+                made @ (Knock::Accepted | Knock::Made) => made,
             },
             "health" if self.judge(switch, stage).await => Knock::Accepted,
             "health" => Knock::Silence,
