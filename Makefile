@@ -22,7 +22,7 @@ export NIX_CONFIG ?= $(plain_nix)
 export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) * 2 )))
 
 # What nodes with another systemd, OpenSSH and Nix (those of Debian 13) could change. The Nix side then also runs with that Nix.
-newer := switch:: nix_copies:: shipping:: reconcile::a_commit_becomes_the_fleet
+newer := switch:: nix_copies:: managed:: shipping:: reconcile::a_commit_becomes_the_fleet
 
 .PHONY: help build demo bench test test-newer fuzz lint deps
 
