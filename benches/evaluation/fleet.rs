@@ -19,7 +19,7 @@ use crate::memory::{Cost, watching};
 
 /// What real nodes are: a mail or web server of a small company.
 const REAL: &str = "boot.loader.grub.device = \"nodev\"; fileSystems.\"/\".device = \"/dev/sda1\"; services.openssh.enable = true; \
-                    services.nginx.enable = true; services.postgresql.enable = true; users.users.u.isNormalUser = true;";
+                    services.nginx.enable = true; services.postgresql.enable = true; users.users.u.isNormalUser = true; documentation.enable = false;";
 /// What the small nixpkgs of the tests knows.
 const SMALL: &str = "boot.isContainer = true; environment.etc.hello.text = \"hello\";";
 
@@ -120,7 +120,8 @@ impl<'a> Fleet<'a> {
         let work = async {
             let names = nix.names(&deployment).await?;
             let (out, mut answers) = mpsc::channel::<(NodeName, Result<Evaluated, NixError>)>(16);
-            let count = async {
+            // Moved: who stops listening has to be noticed by who sends.
+            let count = async move {
                 let mut count = 0;
                 while let Some((name, answer)) = answers.recv().await {
                     answer.with_context(|| name.to_string())?;

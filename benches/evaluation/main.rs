@@ -64,7 +64,6 @@ async fn measure(fleet: &Fleet<'_>, table: &mut Table) -> Result<()> {
     // Makes the derivations.
     fleet.divided("warm up", fleet.budget()).await?;
     let (mut hand, mut first, mut cold) = (Vec::new(), Vec::new(), Vec::new());
-    let one = if together { Some(fleet.by_hand(nodes, 1, None).await?) } else { None };
     let runs = if together { RUNS } else { LONG_RUNS };
     for run in 0..runs {
         fleet.forget()?;
@@ -77,6 +76,7 @@ async fn measure(fleet: &Fleet<'_>, table: &mut Table) -> Result<()> {
         );
     }
     let cached = fleet.divided(&format!("cold {}", runs - 1), fleet.budget()).await?;
+    let one = if together { Some(fleet.by_hand(nodes, 1, None).await?) } else { None };
     let (hand, first, cold) = (best(hand), best(first), best(cold));
     let row = |what: &str| format!("{nodes} nodes: {what}");
     match one {

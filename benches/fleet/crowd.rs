@@ -33,13 +33,11 @@ pub fn measure(world: &mut World, table: &mut Table) -> Result<()> {
     row(world, table)?;
     world.stop()?;
     deploy(world, 50)?;
-    world.configure("chunk = 50\n")?;
     world.start()?;
     wait(world, "all thousand were looked at", |world| Ok(world.fleet.get("/readyz").is_ok()))?;
     wait(world, "all thousand are in sync", |world| Ok(in_sync(world)? == 50 * world.fleet.nodes.len()))?;
     row(world, table)?;
-    world.stop()?;
-    world.configure("")
+    world.stop()
 }
 
 fn row(world: &World, table: &mut Table) -> Result<()> {

@@ -38,15 +38,14 @@ impl World {
         let binary = Path::new(env!("CARGO_BIN_EXE_driftless"));
         let fleet = Fleet::new(&lab, nodes, binary, Path::new(env!("CARGO_MANIFEST_DIR")))?;
         let world = World { fleet, cores: available_parallelism()?.get(), usage: None };
-        world.configure("")?;
+        world.configure()?;
         Ok(world)
     }
 
     /// Writes the controller's configuration: that of the lab, with the intervals that people have.
-    pub fn configure(&self, nix: &str) -> Result<()> {
+    pub fn configure(&self) -> Result<()> {
         let text = self.fleet.config_text(&self.fleet.repository().display().to_string());
         let text = text.replace("poll = \"5s\"\n", "").replace("interval = \"2s\"\n", "");
-        let text = text.replace("[nix]\n", &format!("[nix]\n{nix}"));
         Ok(std::fs::write(self.fleet.config_file(), text)?)
     }
 
