@@ -187,7 +187,7 @@ mod tests {
     fn an_earlier_group_is_begun_first_and_shares_no_process_with_a_later_one() {
         let known: Vec<_> = ["a", "b", "c", "d", "e"].map(|name| (name, allocated(1))).into();
         let mut queue = queue(&[&["c"], &[], &["a", "b", "d", "e"]], &known, 8192);
-        assert_eq!(all(&mut queue), ["c", "a", "b", "d", "e"]);
+        assert_eq!(all(&mut queue), ["c", "a+b", "d", "e"]);
         let known: Vec<_> = (0..12).map(|at| format!("n{at:02}")).collect();
         let refs: Vec<&str> = known.iter().map(String::as_str).collect();
         let known: Vec<_> = refs.iter().map(|name| (*name, allocated(1))).collect();
@@ -198,7 +198,7 @@ mod tests {
             2,
             None,
         );
-        assert_eq!(all(&mut queue)[..3], ["z", "n00+n01+n02", "n03+n04+n05"]);
+        assert_eq!(all(&mut queue)[..3], ["z", "n00+n01+n02+n03+n04+n05", "n06+n07+n08"]);
     }
 
     #[test]
@@ -207,7 +207,7 @@ mod tests {
         let first = queue.next(0).unwrap();
         assert_eq!(first.nodes, names(&["a"]), "nothing is known");
         queue.succeeded(&first, Some(2 * MIB));
-        assert_eq!(queue.next(0).unwrap().nodes, names(&["b", "c", "d"]), "they are small");
+        assert_eq!(queue.next(0).unwrap().nodes, names(&["b", "c", "d", "e", "f"]), "they are small");
     }
 
     #[test]
@@ -215,12 +215,16 @@ mod tests {
         let known: Vec<_> = ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| (name, allocated(1))).into();
         let mut queue = queue(&[&["a", "b", "c", "d", "e", "f", "g", "h"]], &known, 8192);
         let chunk = queue.next(0).unwrap();
-        assert_eq!(chunk.nodes, names(&["a", "b"]));
+        assert_eq!(chunk.nodes, names(&["a", "b", "c", "d"]));
         assert!(queue.failed(&chunk, Fault::Other));
+        assert_eq!(queue.next(0).unwrap().nodes, names(&["a", "b"]));
         let half = queue.next(0).unwrap();
-        assert_eq!(half.nodes, names(&["a"]));
-        assert!(!queue.failed(&half, Fault::Other), "it is its own fault");
-        assert_eq!(queue.next(0).unwrap().nodes, names(&["b"]));
+        assert_eq!(half.nodes, names(&["c", "d"]));
+        assert!(queue.failed(&half, Fault::Other));
+        let one = queue.next(0).unwrap();
+        assert_eq!(one.nodes, names(&["c"]));
+        assert!(!queue.failed(&one, Fault::Other), "it is its own fault");
+        assert_eq!(queue.next(0).unwrap().nodes, names(&["d"]));
     }
 
     #[test]

@@ -58,8 +58,8 @@ impl Share {
             })
             .take_while(|sum| *sum <= heap)
             .count();
-        // Towards the end smaller ones, so that no worker is left with a long one.
-        let even = wait.nodes.div_ceil(2 * self.workers);
+        // No worker goes without while another one has several left.
+        let even = wait.nodes.div_ceil(self.workers);
         fits.min(even).min(wait.most.unwrap_or(usize::MAX)).max(1)
     }
 }
@@ -121,7 +121,7 @@ mod tests {
         let real = [Some(500 * MIB); 20];
         assert_eq!(together(16 * GIB, &real, MANY), 2);
         assert_eq!(together(GIB, &real, MANY), 1, "a small share");
-        assert_eq!(together(16 * GIB, &[Some(5 * MIB); 1000], MANY), 250, "spread over the workers");
+        assert_eq!(together(16 * GIB, &[Some(5 * MIB); 1000], MANY), 256, "small ones");
         assert_eq!(
             together(16 * GIB, &[Some(5 * GIB), Some(MIB)], MANY),
             1,
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_last_ones_are_spread_over_the_workers() {
-        for (nodes, expected) in [(8, 2), (4, 1), (1, 1)] {
+        for (nodes, expected) in [(8, 4), (3, 2), (2, 1), (1, 1)] {
             let needs = vec![Some(MIB); nodes];
             assert_eq!(together(16 * GIB, &needs, Waiting { nodes, ..MANY }), expected);
         }
