@@ -21,8 +21,10 @@ export NIX_CONFIG ?= $(plain_nix)
 # A test on lab nodes mostly waits: more of them at once than there are processors.
 export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) * 2 )))
 
-# What nodes with another systemd, OpenSSH and Nix (those of Debian 13) could change. The Nix side then also runs with that Nix.
-newer := switch:: nix_copies:: managed:: shipping:: reconcile::a_commit_becomes_the_fleet
+# What nodes with another systemd, OpenSSH and Nix (those of Debian 13) could change; the Nix side then also runs with that
+# Nix. `make test-newer newer=switch::` plays the whole switch on them: what is left out here depends on our script alone.
+newer := switch:: nix_copies:: managed:: shipping:: reconcile::a_commit_becomes_the_fleet \
+  --skip switch::worst_case --skip switch::disturbed --skip switch::race --skip switch::scarcity
 
 .PHONY: help build demo bench test test-newer fuzz lint deps
 
