@@ -16,7 +16,7 @@ use crate::world::World;
 /// How long it is watched: twice `observe.interval`.
 const WATCHED: Duration = Duration::from_secs(60);
 /// Longest time until all nodes were looked at once: two processors make 2 000 ends of connections.
-const LONGEST: Duration = Duration::from_secs(420);
+const LONGEST: Duration = Duration::from_secs(900);
 /// Between two looks whether they were.
 const LOOK: Duration = Duration::from_millis(500);
 /// What the controller itself may take with a thousand nodes, bytes.

@@ -165,11 +165,7 @@ impl Link {
                 Ok(if root { Vec::new() } else { escalation.clone() })
             }
             Self::Ssh(ssh) => {
-                // What is declared comes first in the generated configuration, where the first value wins.
-                let user = match &ssh.declared_user {
-                    Some(declared) => declared,
-                    None => ssh.user.get_or_try_init(|| ssh.ask_user()).await?,
-                };
+                let user = ssh.user().await?;
                 Ok(if user == "root" { Vec::new() } else { ssh.escalation.clone() })
             }
         }
@@ -312,7 +308,11 @@ impl Ssh {
 
     /// Whom we log in as.
     pub(super) async fn user(&self) -> Result<&String, NodeError> {
-        self.user.get_or_try_init(|| self.ask_user()).await
+        // What is declared comes first in the generated configuration, where the first value wins.
+        match &self.declared_user {
+            Some(declared) => Ok(declared),
+            None => self.user.get_or_try_init(|| self.ask_user()).await,
+        }
     }
 
     /// Whom ssh would log in as, by its own account: the user's configuration may say so.
