@@ -18,10 +18,20 @@ let
   pkgs = import nixpkgs ({ config = { }; overlays = [ ]; } // lib.optionalAttrs (deploySystem != null) { system = deploySystem; });
 
   # Where a deployment is written, for error messages: it arrives as a value, which knows at most where its names stand.
+  # Those of its arguments; of one that names none (`{ ... }:`), what it declares.
   fileOf = conf:
     let
-      names = if builtins.isFunction conf then builtins.functionArgs conf else if builtins.isAttrs conf then conf else { };
-      position = if names == { } then null else builtins.unsafeGetAttrPos (builtins.head (builtins.attrNames names)) names;
+      nobody = throw "asked only for the names that a deployment declares";
+      declared = builtins.tryEval (conf { inherit lib; config = nobody; options = nobody; nixus = nobody; pkgs = nobody; });
+      positionIn = names:
+        if !builtins.isAttrs names || names == { } || names ? _type then null
+        else builtins.unsafeGetAttrPos (builtins.head (builtins.attrNames names)) names;
+      arguments = builtins.functionArgs conf;
+      position =
+        if !builtins.isFunction conf then positionIn conf
+        else if arguments != { } then positionIn arguments
+        else if declared.success then positionIn declared.value
+        else null;
     in
     if position == null then "the deployment" else position.file;
 

@@ -1,8 +1,23 @@
-//! How tests of a whole fleet begin: lab nodes, and a repository and a controller of this build for them.
+//! How tests begin: lab nodes, with a repository and a controller of this build for them; paths in the store.
 
 use std::path::Path;
+use std::process::Command;
 
 use driftless_lab::{Fleet, Lab, Node, System};
+
+/// Enough for a Nix that nobody has set up.
+pub const NIX_CONFIG: &str = "build-users-group =\nsandbox = false\nsubstitute = false\n";
+
+/// Builds what an expression says. The store paths, one a line.
+pub fn built(expression: &str) -> String {
+    let built = Command::new("nix-build")
+        .args(["--no-out-link", "-E", expression])
+        .env("NIX_CONFIG", NIX_CONFIG)
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    String::from_utf8(built.stdout).unwrap()
+}
 
 /// Plain nodes of a lab of their own.
 pub fn fleet(names: &[&str]) -> Fleet {

@@ -10,7 +10,7 @@ use driftless::nix::{CopyFault, CopyProgress, CopyTarget, Nix, NixError, Substit
 use driftless_lab::{Lab, Node, Setup, Sudo, System, User};
 use tempfile::TempDir;
 
-const NIX_CONFIG: &str = "build-users-group =\nsandbox = false\nsubstitute = false\n";
+use crate::beginning::{NIX_CONFIG, built};
 
 /// A lab, and the nix programs with a state directory.
 struct World {
@@ -71,13 +71,7 @@ fn paths(test: &str, count: u32, bytes: u32) -> StorePath {
              part = i: make "part-${{toString i}}" "echo {tag}-${{toString i}} > $out; head -c {bytes} /dev/urandom >> $out" [ ];
            in make "{test}" "echo $refers > $out" (builtins.genList part {count})"#
     );
-    let built = Command::new("nix-build")
-        .args(["--no-out-link", "-E", &expression])
-        .env("NIX_CONFIG", NIX_CONFIG)
-        .output()
-        .unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    String::from_utf8(built.stdout).unwrap().trim().parse().unwrap()
+    built(&expression).trim().parse().unwrap()
 }
 
 fn has(node: &Node, path: &StorePath) -> bool {

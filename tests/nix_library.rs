@@ -339,6 +339,24 @@ fn a_wrong_option_names_the_node_the_option_and_the_file() {
 }
 
 #[test]
+fn a_deployment_that_names_no_arguments_is_told_of_by_its_file_all_the_same() {
+    for nixpkgs in every_nixpkgs() {
+        let entry = project().display();
+        let node = "nodes.web = { host = 3; configuration = { }; }";
+        for function in ["{ ... }", "args"] {
+            let text = format!("import {entry} {{ }} ({function}: {{ {node}; }})");
+            let output = Deployment::file(&nixpkgs, &text).manifest(&["nodes"]);
+            refused(&output, &["nodes.web.host", "/deployment.nix"]);
+        }
+        // What it declares depends on what it is asked for: then nobody knows, and nothing else breaks.
+        let text = format!("import {entry} {{ }} (args: if args.config.nodes ? web then {{ }} else {{ }})");
+        let said = Deployment::file(&nixpkgs, &text).manifest(&["nodes"]).stderr;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(said.contains("infinite recursion") && !said.contains("asked only"), "{said}");
+    }
+}
+
+#[test]
 fn a_setting_that_nothing_heeds_yet_is_refused_and_not_ignored() {
     let body = format!("nodes.web = {{ reboot.policy = \"always\"; configuration = {{ {BASE} }}; }};");
     let deployment = Deployment::ours(&our_nixpkgs(), &body);

@@ -13,7 +13,7 @@ use driftless::model::store_path::StorePath;
 use driftless::nix::{CopyFault, CopyTarget, Nix, NixError, Publication, Substitute};
 use driftless_lab::{Lab, Node, Setup, Sudo, System, User};
 
-const NIX_CONFIG: &str = "build-users-group =\nsandbox = false\nsubstitute = false\n";
+use crate::beginning::{NIX_CONFIG, built};
 
 /// A signing key, a cache, and the nix programs with a state directory.
 struct World {
@@ -64,13 +64,7 @@ fn systems(test: &str, count: usize) -> Vec<StorePath> {
              shared = make "shared" [ ];
            in builtins.genList (i: make "system-${{toString i}}" [ shared (make "own-${{toString i}}" [ ]) ]) {count}"#
     );
-    let built = Command::new("nix-build")
-        .args(["--no-out-link", "-E", &expression])
-        .env("NIX_CONFIG", NIX_CONFIG)
-        .output()
-        .unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    String::from_utf8(built.stdout).unwrap().lines().map(|line| line.parse().unwrap()).collect()
+    built(&expression).lines().map(|line| line.parse().unwrap()).collect()
 }
 
 /// What a cache has: for each compressed file the text of the narinfo that names it.
