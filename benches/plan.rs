@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use driftless::model::journal::{Cause, Entry, Forgiven, Outcome, Phase, SwitchId};
-use driftless::model::manifest::RolloutSpec;
 use driftless::model::name::NodeName;
 use driftless::model::observed::{Contact, KernelPair, NodeState, Observation, Observed};
 use driftless::model::release::{NodeRelease, Progress, Release};
+use driftless::model::rollout::RolloutSpec;
 use driftless::model::store_path::StorePath;
 use driftless::plan::plan;
 use driftless::plan::view::{Pass, node_views};

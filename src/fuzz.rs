@@ -13,13 +13,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::config::Config;
+use crate::model::glob;
 use crate::model::manifest::{Manifest, Names};
 use crate::model::node::HealthChecks;
 use crate::model::observed::{Contact, NodeState, Observation, Observed};
 use crate::model::release::Release;
-use crate::plan::selection::Selector;
+use crate::model::selector::Selector;
+use crate::plan::plan;
 use crate::plan::view::{Pass, node_views};
-use crate::plan::{glob, plan};
 
 /// One kind of bytes from outside.
 #[derive(Debug)]

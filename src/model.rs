@@ -11,13 +11,19 @@ pub mod packages;
 pub mod revision;
 pub mod store_path;
 
+pub mod glob;
+pub mod selector;
+
 pub mod format;
 pub mod hook;
 pub mod manifest;
 pub mod node;
 pub mod release;
+pub mod rollout;
 pub mod secret;
 pub mod way;
+
+pub mod intent;
 
 pub mod journal;
 pub mod observed;

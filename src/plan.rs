@@ -22,12 +22,10 @@
 
 pub mod backoff;
 pub mod drift;
-pub mod glob;
 pub mod history;
 pub mod pin;
 pub mod removal;
 pub mod secrets;
-pub mod selection;
 pub mod target;
 pub mod view;
 pub mod ways;

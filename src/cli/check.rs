@@ -151,8 +151,8 @@ fn node_document(node: &NodeRelease) -> NodeDocument<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::manifest::RolloutSpec;
     use crate::model::release::Release;
+    use crate::model::rollout::RolloutSpec;
 
     #[test]
     fn each_node_has_its_line_and_its_own_error() {

@@ -24,10 +24,10 @@ use crate::model::node::{NodeSpec, Unsupported};
 use crate::model::observed::{Contact, NodeState, Observation};
 use crate::model::release::{NodeRelease, Progress as Built, Release};
 use crate::model::revision::Revision;
+use crate::model::selector::Selector;
 use crate::model::way::Way;
 use crate::nix::{Deployment, Evaluated, Nix, NixError, Place, Publication};
 use crate::node::{Node, NodeError};
-use crate::plan::selection::Selector;
 use crate::secrets::Keyring;
 
 /// What acting from here needs.

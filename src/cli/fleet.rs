@@ -22,9 +22,9 @@ use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::observed::Observed;
 use crate::model::release::{NodeRelease, Progress as Built, Release};
+use crate::model::selector::Selector;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView, State};
 use crate::plan;
-use crate::plan::selection::Selector;
 use crate::plan::view::{Pass, node_views};
 
 /// Which fleet, and which of its nodes.

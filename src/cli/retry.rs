@@ -8,8 +8,8 @@ use super::direct::Direct;
 use super::fleet::{Declared, FleetArgs};
 use super::{Global, ask, fleet, output};
 use crate::error_chain::error_chain;
+use crate::model::selector::Selector;
 use crate::node::{Node, NodeError};
-use crate::plan::selection::Selector;
 
 /// Arguments of `retry`.
 #[derive(Debug, clap::Args)]

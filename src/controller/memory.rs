@@ -143,7 +143,7 @@ fn write(path: &Path, memory: &Memory) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::manifest::RolloutSpec;
+    use crate::model::rollout::RolloutSpec;
 
     fn now<'a>(release: &'a Release, ways: &'a BTreeMap<NodeName, Way>) -> Now<'a> {
         Now { release, last_good: None, ways }

@@ -4,12 +4,12 @@
 //! `./result` script is a manifest of all nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::name::NodeName;
-use super::node::{NodeSpec, Unsupported, seconds};
+use super::node::{NodeSpec, Unsupported};
+use super::rollout::RolloutSpec;
 
 /// The only manifest version this program understands.
 pub const VERSION: u32 = 1;
@@ -45,23 +45,4 @@ pub struct Manifest {
     /// Fleet-wide settings.
     #[serde(default)]
     pub rollout: RolloutSpec,
-}
-
-/// Fleet-wide settings of a deployment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct RolloutSpec {
-    /// How many nodes may be switching at once.
-    pub max_in_flight: u32,
-    /// One node that does not evaluate or build holds the whole release.
-    pub require_all: bool,
-    /// How long a node that somebody changed by hand is left alone, seconds.
-    #[serde(with = "seconds")]
-    pub heal_after: Duration,
-}
-
-impl Default for RolloutSpec {
-    fn default() -> Self {
-        Self { max_in_flight: 5, require_all: false, heal_after: Duration::from_secs(300) }
-    }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::RolloutSpec;
 use super::name::NodeName;
 use super::node::NodeSpec;
 use super::revision::Revision;
+use super::rollout::RolloutSpec;
 use super::store_path::StorePath;
 
 /// The desired state of the fleet. While nodes still evaluate or build it is already a release: the ready ones go on.

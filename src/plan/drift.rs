@@ -4,8 +4,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{glob, history};
+use super::history;
 use crate::model::drift::DriftKind;
+use crate::model::glob;
 use crate::model::node::{Goal, NodeSpec};
 use crate::model::observed::NodeState;
 use crate::model::store_path::StorePath;

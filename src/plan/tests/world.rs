@@ -9,7 +9,6 @@ use jiff::{SignedDuration, Timestamp};
 use crate::model::decision::{Decision, Plan};
 use crate::model::hook::{Hook, HookPoint};
 use crate::model::journal::{Cause, Entry, Forgiven, Journal, Outcome, Phase, Pin, PinEnd, SwitchId};
-use crate::model::manifest::RolloutSpec;
 use crate::model::name::NodeName;
 use crate::model::node::{Goal, NodeSpec, OnDrift};
 use crate::model::observed::{
@@ -17,6 +16,7 @@ use crate::model::observed::{
 };
 use crate::model::release::{NodeRelease, Progress, Release};
 use crate::model::revision::Revision;
+use crate::model::rollout::RolloutSpec;
 use crate::model::store_path::StorePath;
 
 /// The moment at which every world stands still, plus so many seconds.

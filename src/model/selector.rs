@@ -4,16 +4,40 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::glob;
-use crate::model::name::{NodeName, Tag};
+use super::name::{NodeName, Tag};
 
 /// How many names an error lists before it says "and N more".
 const NAMED_IN_ERROR: usize = 20;
 
 /// Names, globs and `@tag`s, separated by commas: a node is meant when any of them matches.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Selector {
     terms: Vec<Term>,
+}
+
+impl TryFrom<String> for Selector {
+    type Error = SelectionError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Selector> for String {
+    fn from(selector: Selector) -> Self {
+        selector.to_string()
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let terms: Vec<String> = self.terms.iter().map(ToString::to_string).collect();
+        f.write_str(&terms.join(","))
+    }
 }
 
 /// One part between commas.
@@ -118,6 +142,11 @@ impl Selector {
     /// Exactly this node. (Names have no wildcards.)
     pub fn node(name: &NodeName) -> Self {
         Self { terms: vec![Term::Name(name.to_string())] }
+    }
+
+    /// Whether this node is meant.
+    pub fn matches(&self, node: &NodeName, tags: &BTreeSet<Tag>) -> bool {
+        self.terms.iter().any(|term| term.matches(node, tags))
     }
 
     /// Whether tags must be known to answer; names are much cheaper to evaluate.

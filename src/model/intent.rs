@@ -1,0 +1,122 @@
+//! What people want of a running controller beyond what Git says: suspensions, approvals, opened windows. Pure; the
+//! controller keeps it in `intent.json`, and suspensions on the nodes too.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::selector::Selector;
+
+/// The version of the document that this program writes.
+pub const VERSION: u32 = 1;
+
+parsed_string!(
+    /// Names one suspension: `20261122T170102Z-1f2e3d4c`.
+    SuspensionId,
+    "suspension id",
+    "YYYYMMDDTHHMMSSZ-XXXXXXXX",
+    |text| text.len() == 25 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+);
+
+parsed_string!(
+    /// Stands for exactly what is approved: the systems of the nodes of a wave, or of one node. Twelve hexadecimal digits.
+    PlanHash,
+    "plan hash",
+    "12 lower-case hexadecimal digits",
+    |text| text.len() == 12 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+);
+
+/// Everything that people have said and that still counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Intent {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What is left alone.
+    #[serde(default)]
+    pub suspensions: BTreeMap<SuspensionId, Suspension>,
+    /// Suspensions that were ended, and when: a node that was out of reach then still carries the mark of its own.
+    #[serde(default)]
+    pub resumed: BTreeMap<SuspensionId, Timestamp>,
+    /// What may be done.
+    #[serde(default)]
+    pub approvals: Vec<Approval>,
+    /// For which nodes windows do not count.
+    #[serde(default)]
+    pub overrides: Vec<Override>,
+}
+
+impl Default for Intent {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            suspensions: BTreeMap::new(),
+            resumed: BTreeMap::new(),
+            approvals: Vec::new(),
+            overrides: Vec::new(),
+        }
+    }
+}
+
+/// Nodes are left alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Suspension {
+    /// Which nodes.
+    pub on: Selector,
+    /// Who said so.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when; `None`: until somebody says `driftless resume`.
+    pub until: Option<Timestamp>,
+}
+
+/// The mark of a suspension on a node: what is left of it when the controller's state is lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SuspensionMark {
+    /// Which suspension.
+    pub id: SuspensionId,
+    /// Who said so.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Until when, if not until somebody says so.
+    pub until: Option<Timestamp>,
+}
+
+/// A person has approved what a wave or a node waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Approval {
+    /// Exactly what.
+    pub hash: PlanHash,
+    /// The same for people, for example `wave 2 of 3f9c2e1`.
+    pub what: String,
+    /// Who approved.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// Until when it counts.
+    pub until: Timestamp,
+}
+
+/// In an emergency windows do not count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Override {
+    /// For which nodes.
+    pub on: Selector,
+    /// Who said so.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when.
+    pub until: Timestamp,
+}
