@@ -101,7 +101,7 @@ fn decide(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("10000 nodes");
     group.sample_size(20).measurement_time(Duration::from_secs(5)).warm_up_time(Duration::from_secs(1));
     group.bench_function("plan", |bencher| bencher.iter(|| plan(black_box(&release), &observed, now())));
-    let plan = plan(&release, &observed, now());
+    let plan = plan(&release, &observed, &Intent::default(), now());
     let pass = Pass { release: &release, observed: &observed, plan: &plan, now: now() };
     let before = node_views(pass, &BTreeMap::new());
     group.bench_function("views", |bencher| bencher.iter(|| node_views(black_box(pass), &before)));

@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::model::decision::{Decision, Plan};
+use crate::model::intent::Intent;
 use crate::model::journal::Outcome;
 use crate::model::name::NodeName;
 use crate::model::release::Release;
@@ -118,6 +119,7 @@ struct Controller {
     comparisons: Comparisons,
     refreshes: Refreshes,
     views: BTreeMap<NodeName, Arc<NodeView>>,
+    intent: Intent,
     clock: Clock,
     passes: u64,
     ready: Ready,
@@ -166,6 +168,7 @@ pub async fn run(
         comparisons: Comparisons::default(),
         refreshes: Refreshes::new(options.config.secrets.refresh),
         views: BTreeMap::new(),
+        intent: Intent::default(),
         clock: Clock::now(),
         passes: 0,
         ready: Ready::Starting,
@@ -230,7 +233,7 @@ impl Controller {
             self.running.forget_attempts_except(&release);
             next = next.min(self.lookout.look(&self.desk, &self.running));
             let observed = self.lookout.observed(&self.running);
-            let plan = crate::plan::plan(&release, &observed, now);
+            let plan = crate::plan::plan(&release, &observed, &self.intent, now);
             self.act(&release, &plan);
             // What was just started is in flight already: the picture shows what is, not what was meant.
             let observed = self.lookout.observed(&self.running);

@@ -30,6 +30,7 @@ pub mod observed;
 
 pub mod decision;
 pub mod drift;
+pub mod progress;
 pub mod snapshot;
 pub mod spoken;
 

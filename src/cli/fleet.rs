@@ -22,6 +22,7 @@ use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::observed::Observed;
 use crate::model::release::{NodeRelease, Progress as Built, Release};
+use crate::model::intent::Intent;
 use crate::model::selector::Selector;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView, State};
 use crate::plan;
@@ -122,7 +123,7 @@ async fn look(global: &Global, origin: &Origin, args: &FleetArgs, depth: Depth) 
     let nodes = nodes.into_iter().map(|(name, seen)| (name, Arc::new(seen))).collect();
     let observed = Observed { nodes, hooks: HookPolicy::Run, ..Observed::default() };
     let now = Timestamp::now();
-    let plan = plan::plan(&release, &observed, now);
+    let plan = plan::plan(&release, &observed, &Intent::default(), now);
     let pass = Pass { release: &release, observed: &observed, plan: &plan, now };
     let mut nodes = node_views(pass, &BTreeMap::new());
     for (name, node) in &mut nodes {

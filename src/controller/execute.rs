@@ -243,7 +243,7 @@ async fn perform(
 /// Copies and switches, or watches what is switching.
 async fn switch(job: &Job, show: &watch::Sender<Stage>) -> Result<Entry, NodeError> {
     match &job.action {
-        Action::Deploy { toplevel, expected, goal } => {
+        Action::Deploy { toplevel, expected, goal, purpose: _ } => {
             let order = Order {
                 toplevel: toplevel.clone(),
                 expected: expected.clone(),

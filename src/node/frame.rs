@@ -5,7 +5,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 
 use crate::model::journal::{Cause, Entry, Forgiven, Outcome, Phase, Pin, PinEnd};
-use crate::model::observed::{KernelPair, NodeState};
+use crate::model::observed::{KernelPair, NodeState, RebootOrder};
 
 /// An answer that is not a reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -112,12 +112,20 @@ impl Reply {
             free_boot: self.optional("free-boot"),
             journal: journal.into(),
             pin: self.pin(),
+            reboot: self.reboot_order(),
         })
     }
 
     /// The one entry of an `attach` reply.
     pub fn entry(&self) -> Result<Entry, FrameError> {
         entry(self.get("entry").ok_or(FrameError::Missing { key: "entry" })?)
+    }
+
+    /// `BOOT CLOCK SYSTEM`.
+    fn reboot_order(&self) -> Option<RebootOrder> {
+        let mut words = self.get("reboot")?.splitn(3, ' ');
+        let mut next = || words.next();
+        Some(RebootOrder { boot: next()?.parse().ok()?, at: seconds(next()?)?, toplevel: next()?.parse().ok()? })
     }
 
     fn pin(&self) -> Option<Pin> {

@@ -8,7 +8,7 @@ use super::history;
 use crate::model::drift::DriftKind;
 use crate::model::glob;
 use crate::model::node::{Goal, NodeSpec};
-use crate::model::observed::NodeState;
+use crate::model::observed::{NodeState, Observation};
 use crate::model::store_path::StorePath;
 
 /// Whether the node is where its goal wants it: nothing that a switch could do is left.
@@ -47,6 +47,11 @@ pub fn kinds(desired: Option<&StorePath>, spec: &NodeSpec, state: &NodeState) ->
         kinds.insert(DriftKind::Degraded);
     }
     kinds
+}
+
+/// Whether something on the node is not well that was before.
+pub fn is_degraded(spec: &NodeSpec, _seen: &Observation, state: &NodeState) -> bool {
+    !failed_units(spec, state).is_empty()
 }
 
 /// The failed units that count.

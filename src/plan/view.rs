@@ -176,7 +176,8 @@ fn since(
 pub fn state_word(decision: &Decision) -> State {
     match decision {
         Decision::InSync => State::InSync,
-        Decision::InFlight | Decision::Act { action: Action::Deploy { .. } | Action::Attach { .. } } => {
+        Decision::InFlight
+        | Decision::Act { action: Action::Deploy { .. } | Action::Attach { .. } | Action::Reboot { .. } } => {
             State::Switching
         }
         Decision::Hold { hold } => match hold {
@@ -189,15 +190,25 @@ pub fn state_word(decision: &Decision) -> State {
             | Hold::ReleaseIncomplete { .. }
             | Hold::Backoff { .. }
             | Hold::AwaitingReboot
+            | Hold::Wave { .. }
+            | Hold::Soak { .. }
+            | Hold::Halted { .. }
+            | Hold::Approval { .. }
+            | Hold::Window { .. }
+            | Hold::After { .. }
+            | Hold::Unavailable { .. }
+            | Hold::WaveLimit { .. }
+            | Hold::RebootTurn { .. }
             | Hold::InFlightLimit { .. } => State::Held,
             Hold::Unreachable { .. } => State::Unreachable,
-            Hold::Busy { .. } => State::Switching,
+            Hold::Busy { .. } | Hold::Rebooting { .. } => State::Switching,
             Hold::ReportOnly
             | Hold::HealDelay { .. }
             | Hold::Elsewhere { .. }
             | Hold::RebootRequired
             | Hold::Degraded { .. } => State::Drift,
             Hold::HooksRefused { .. } | Hold::HookFailed { .. } => State::Failed,
+            Hold::RebootOverdue { .. } | Hold::RebootFailed { .. } => State::Failed,
             Hold::WrongMachine { .. } | Hold::NotEvaluated { .. } | Hold::NotBuilt { .. } => State::Failed,
             Hold::GivenUp { outcome, .. } => match outcome {
                 Outcome::RolledBack | Outcome::CommitFailed => State::RolledBack,

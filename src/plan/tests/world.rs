@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::model::decision::{Decision, Plan};
 use crate::model::hook::{Hook, HookPoint};
+use crate::model::intent::Intent;
 use crate::model::journal::{Cause, Entry, Forgiven, Journal, Outcome, Phase, Pin, PinEnd, SwitchId};
 use crate::model::name::NodeName;
 use crate::model::node::{Goal, NodeSpec, OnDrift};
@@ -279,6 +280,7 @@ fn state(running: &str) -> NodeState {
         free_boot: Some(1 << 28),
         journal: Journal::default(),
         pin: None,
+        reboot: None,
     }
 }
 
@@ -287,6 +289,7 @@ fn state(running: &str) -> NodeState {
 pub struct World {
     pub release: Release,
     pub observed: Observed,
+    pub intent: Intent,
     pub now: Timestamp,
 }
 
@@ -298,6 +301,7 @@ pub fn fleet(nodes: impl IntoIterator<Item = NodeBuilder>) -> World {
             rollout: RolloutSpec::default(),
         },
         observed: Observed::default(),
+        intent: Intent::default(),
         now: at(0),
     };
     for built in nodes {
@@ -316,7 +320,7 @@ pub fn fleet(nodes: impl IntoIterator<Item = NodeBuilder>) -> World {
 
 impl World {
     pub fn plan(&self) -> Plan {
-        super::plan(&self.release, &self.observed, self.now)
+        super::plan(&self.release, &self.observed, &self.intent, self.now)
     }
     pub fn decision(&self, name: &str) -> Decision {
         self.plan().decisions[&name.parse::<NodeName>().unwrap()].clone()
