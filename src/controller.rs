@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::model::decision::{Decision, Plan};
+use crate::model::intent::Intent;
 use crate::model::journal::Outcome;
 use crate::model::name::NodeName;
 use crate::model::release::Release;
@@ -117,6 +118,7 @@ struct Controller {
     running: Running,
     comparisons: Comparisons,
     refreshes: Refreshes,
+    intent: Arc<Intent>,
     views: BTreeMap<NodeName, Arc<NodeView>>,
     clock: Clock,
     passes: u64,
@@ -165,6 +167,7 @@ pub async fn run(
         running: Running::default(),
         comparisons: Comparisons::default(),
         refreshes: Refreshes::new(options.config.secrets.refresh),
+        intent: Arc::default(),
         views: BTreeMap::new(),
         clock: Clock::now(),
         passes: 0,
@@ -234,8 +237,9 @@ impl Controller {
             self.act(&release, &plan);
             // What was just started is in flight already: the picture shows what is, not what was meant.
             let observed = self.lookout.observed(&self.running);
-            self.views =
-                node_views(Pass { release: &release, observed: &observed, plan: &plan, now }, &self.views);
+            let pass =
+                Pass { release: &release, observed: &observed, plan: &plan, intent: &self.intent, now };
+            self.views = node_views(pass, &self.views);
             self.compare();
             let node = |name: &NodeName| self.lookout.node(name).cloned();
             self.refreshes.start(&self.views, now, node, (&self.nix, &self.desk));
@@ -331,6 +335,7 @@ impl Controller {
             passes: self.passes,
             ready: self.ready,
             source: self.desired.view(&shown),
+            intent: Arc::clone(&self.intent),
             nodes: self.views.clone(),
         };
         self.snapshot.send_replace(Arc::new(snapshot));
@@ -384,6 +389,7 @@ impl Snapshot {
             passes: 0,
             ready: Ready::Starting,
             source: SourceView::unasked(config.source.display_url(), config.source.branch.clone()),
+            intent: Arc::default(),
             nodes: BTreeMap::new(),
         }
     }

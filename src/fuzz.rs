@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::Config;
 use crate::model::glob;
+use crate::model::intent::Intent;
 use crate::model::manifest::{Manifest, Names};
 use crate::model::node::HealthChecks;
 use crate::model::observed::{Contact, NodeState, Observation, Observed};
@@ -74,7 +75,9 @@ pub(crate) fn is_decided(release: &Release, states: &[NodeState]) {
         let plan = plan(release, &observed, now);
         assert_eq!(plan.decisions.len(), release.nodes.len());
         is_kept(&plan);
-        let views = node_views(Pass { release, observed: &observed, plan: &plan, now }, &BTreeMap::new());
+        let intent = Intent::default();
+        let pass = Pass { release, observed: &observed, plan: &plan, intent: &intent, now };
+        let views = node_views(pass, &BTreeMap::new());
         for view in views.values() {
             assert!(!view.why.contains('\n'), "not one line: {:?}", view.why);
         }

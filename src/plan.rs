@@ -26,6 +26,7 @@ pub mod history;
 pub mod pin;
 pub mod removal;
 pub mod secrets;
+pub mod suspended;
 pub mod target;
 pub mod view;
 pub mod ways;
@@ -40,6 +41,7 @@ use jiff::Timestamp;
 use crate::model::decision::{Action, Decision, Hold, Plan};
 use crate::model::drift::DriftKind;
 use crate::model::hook::HookPolicy;
+use crate::model::intent::{Intent, NodeSuspension};
 use crate::model::journal::{Entry, PinEnd};
 use crate::model::name::NodeName;
 use crate::model::node::{NodeSpec, OnDrift};
@@ -105,12 +107,13 @@ fn boundary(decision: &Decision) -> Option<Timestamp> {
             Hold::Backoff { until, .. }
             | Hold::HealDelay { until }
             | Hold::Pinned { until: PinEnd::At(until), .. } => Some(*until),
+            Hold::Suspended { until, .. } => *until,
             Hold::Pinned { until: PinEnd::NextRelease(_), .. }
             | Hold::NoHost
             | Hold::NotObserved
             | Hold::Unreachable { .. }
             | Hold::WrongMachine { .. }
-            | Hold::Suspended { .. }
+            | Hold::Approval { .. }
             | Hold::HooksRefused { .. }
             | Hold::Evaluating
             | Hold::NotEvaluated { .. }
@@ -166,9 +169,7 @@ impl<'a> Question<'a> {
         }
         let (spec, toplevel) = self.wanted()?;
         self.differs(spec, toplevel, seen)?;
-        if let Some(reason) = &spec.suspended {
-            return Err(Hold::Suspended { reason: reason.clone() }.into());
-        }
+        self.not_suspended(spec, seen.state)?;
         if seen.state.staged.as_ref() == Some(toplevel) {
             return Err(Hold::AwaitingReboot.into());
         }
@@ -272,6 +273,16 @@ impl<'a> Question<'a> {
             return Err(Hold::RebootRequired.into());
         }
         Err(Decision::InSync)
+    }
+
+    fn not_suspended(&self, spec: &NodeSpec, state: &NodeState) -> Result<(), Decision> {
+        let intent = Intent::default();
+        match suspended::suspended(&intent, self.name, Some(spec), &state.suspended, self.now) {
+            None => Ok(()),
+            Some(NodeSuspension { by, reason, until, id: _ }) => {
+                Err(Hold::Suspended { by, reason, until }.into())
+            }
+        }
     }
 
     fn hooks_may_run(

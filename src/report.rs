@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::model::decision::{Action, Decision, Hold};
 use crate::model::drift::DriftKind;
+use crate::model::intent::DEPLOYMENT;
 use crate::model::journal::{Cause, PinEnd};
 use crate::model::name::NodeName;
 use crate::model::packages::PackageDiff;
@@ -210,7 +211,14 @@ fn after_hold(name: &NodeName, hold: &Hold) -> String {
         Hold::NotObserved => "It is looked at for the first time.".into(),
         Hold::Unreachable { .. } => "It is tried again at every look and catches up when it answers.".into(),
         Hold::WrongMachine { .. } => "Nothing until `machineId` or `host` in the deployment is right.".into(),
-        Hold::Suspended { .. } => "Nothing until the suspension ends.".into(),
+        Hold::Suspended { by, .. } if by == DEPLOYMENT => {
+            "Nothing until it is declared without `suspended`.".into()
+        }
+        Hold::Suspended { until: Some(until), .. } => {
+            format!("It goes on at {}, or after `driftless resume {name}`.", clock(*until))
+        }
+        Hold::Suspended { until: None, .. } => format!("Nothing until `driftless resume {name}`."),
+        Hold::Approval { hash, .. } => format!("It goes on after `driftless approve --hash {hash}`."),
         Hold::Pinned { until, .. } => match until {
             PinEnd::At(at) => format!("The controller takes over again at {}.", clock(*at)),
             PinEnd::NextRelease(_) => "The controller takes over again with the next revision.".into(),

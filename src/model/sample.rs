@@ -69,6 +69,7 @@ fn state(running: StorePath) -> NodeState {
         free_boot: None,
         journal: Journal::default(),
         pin: None,
+        suspended: Vec::new(),
     }
 }
 
@@ -93,6 +94,7 @@ pub(crate) fn in_sync(name: &str) -> NodeView {
             elsewhere: None,
         })),
         in_flight: None,
+        suspended: None,
         spec: Some(Arc::new(spec)),
     }
 }
@@ -217,6 +219,7 @@ pub(crate) fn fleet() -> Snapshot {
             commit_times: BTreeMap::new(),
             evaluated_at: Some(ago(12)),
         },
+        intent: Arc::default(),
         nodes: nodes
             .into_iter()
             .map(|(name, node)| (name.parse().unwrap(), Arc::new(node)))

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::model::decision::{Decision, Plan};
 use crate::model::hook::{Hook, HookPoint};
+use crate::model::intent::{Intent, SuspensionId, SuspensionMark};
 use crate::model::journal::{Cause, Entry, Forgiven, Journal, Outcome, Phase, Pin, PinEnd, SwitchId};
 use crate::model::name::NodeName;
 use crate::model::node::{Goal, NodeSpec, OnDrift};
@@ -221,6 +222,11 @@ impl NodeBuilder {
     pub fn suspended(self) -> Self {
         self.spec(|spec| spec.suspended = Some("disk is full".into()))
     }
+    pub fn marked(self, until: Option<Timestamp>) -> Self {
+        let (id, by) = (SuspensionId::new(at(-60), 7), "alice@laptop".to_owned());
+        let mark = SuspensionMark { id, by, reason: "disk swap".into(), until };
+        self.state(|state| state.suspended.push(mark))
+    }
     pub fn hook(self, name: &str) -> Self {
         let (at, name) = (HookPoint::BeforeSwitch, name.to_owned());
         let (script, drv) = (system("hook"), format!("{}.drv", system("hook")).parse().unwrap());
@@ -279,6 +285,7 @@ fn state(running: &str) -> NodeState {
         free_boot: Some(1 << 28),
         journal: Journal::default(),
         pin: None,
+        suspended: Vec::new(),
     }
 }
 
@@ -287,6 +294,7 @@ fn state(running: &str) -> NodeState {
 pub struct World {
     pub release: Release,
     pub observed: Observed,
+    pub intent: Intent,
     pub now: Timestamp,
 }
 
@@ -298,6 +306,7 @@ pub fn fleet(nodes: impl IntoIterator<Item = NodeBuilder>) -> World {
             rollout: RolloutSpec::default(),
         },
         observed: Observed::default(),
+        intent: Intent::default(),
         now: at(0),
     };
     for built in nodes {

@@ -58,7 +58,13 @@ fn hold_sentence(hold: &Hold, subject: &Subject<'_>) -> String {
         Hold::WrongMachine { expected, found } => {
             format!("is another machine: machine id {found}, expected {expected}")
         }
-        Hold::Suspended { reason } => format!("{}suspended{}", drift_clause(subject), because(reason)),
+        Hold::Suspended { by, reason, until } => {
+            let until = until.map(|until| format!(" until {}", clock(until))).unwrap_or_default();
+            format!("{}suspended by {}{until}{}", drift_clause(subject), quote(by), because(reason))
+        }
+        Hold::Approval { what, hash } => {
+            format!("waits for approval of {}; `driftless approve --hash {hash}`", quote(what))
+        }
         Hold::Pinned { by, reason, until } => format!("pinned by {by} {}{}", pin_end(until), because(reason)),
         Hold::HooksRefused { hooks } => format!(
             "{}has hooks ({}), which this controller does not run; allow it with source.hooks = \"run\" in driftless.toml, or \
