@@ -36,7 +36,6 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::model::decision::{Decision, Plan};
 use crate::model::intent::Intent;
-use crate::model::journal::Outcome;
 use crate::model::name::NodeName;
 use crate::model::release::Release;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView};
@@ -118,8 +117,8 @@ struct Controller {
     running: Running,
     comparisons: Comparisons,
     refreshes: Refreshes,
+    intent: Arc<Intent>,
     views: BTreeMap<NodeName, Arc<NodeView>>,
-    intent: Intent,
     clock: Clock,
     passes: u64,
     ready: Ready,
@@ -156,7 +155,7 @@ pub async fn run(
     let windows = serve::run(tcp, Some(socket), look, metrics.clone(), reload.clone(), shutdown.clone());
     let windows = tokio::spawn(windows);
 
-    let (desired, ways) = Desired::new(source, &options);
+    let (desired, ways, begun) = Desired::new(source, &options);
     let controller = Controller {
         desk: Desk { news, wake: wake.clone() },
         inbox,
@@ -164,11 +163,11 @@ pub async fn run(
         lookout: Lookout::new(&options, ways),
         desired,
         nix,
-        running: Running::default(),
+        running: Running::resuming(begun),
         comparisons: Comparisons::default(),
         refreshes: Refreshes::new(options.config.secrets.refresh),
+        intent: Arc::default(),
         views: BTreeMap::new(),
-        intent: Intent::default(),
         clock: Clock::now(),
         passes: 0,
         ready: Ready::Starting,
@@ -232,13 +231,16 @@ impl Controller {
             self.lookout.follow(&release, &self.running);
             self.running.forget_attempts_except(&release);
             next = next.min(self.lookout.look(&self.desk, &self.running));
+            self.running.note_begun();
             let observed = self.lookout.observed(&self.running);
+            self.running.settle(&observed, now);
             let plan = crate::plan::plan(&release, &observed, &self.intent, now);
             self.act(&release, &plan);
             // What was just started is in flight already: the picture shows what is, not what was meant.
             let observed = self.lookout.observed(&self.running);
-            self.views =
-                node_views(Pass { release: &release, observed: &observed, plan: &plan, now }, &self.views);
+            let pass =
+                Pass { release: &release, observed: &observed, plan: &plan, intent: &self.intent, now };
+            self.views = node_views(pass, &self.views);
             self.compare();
             let node = |name: &NodeName| self.lookout.node(name).cloned();
             self.refreshes.start(&self.views, now, node, (&self.nix, &self.desk));
@@ -246,7 +248,7 @@ impl Controller {
                 next = next.min(began + Duration::try_from(at.duration_since(now)).unwrap_or_default());
             }
         }
-        self.desired.remember(self.lookout.ways());
+        self.desired.remember(self.lookout.ways(), self.running.begun());
         self.passes += 1;
         self.metrics.reconciled(began.elapsed());
         self.publish(now);
@@ -271,7 +273,7 @@ impl Controller {
             News::Observed { node, look } => self.lookout.saw(&node, *look),
             News::Ended(ended) => {
                 self.running.end(&ended);
-                if ended.outcome.as_ref().is_ok_and(|entry| entry.outcome == Some(Outcome::Succeeded)) {
+                if ended.brought() {
                     self.refreshes.brought(&ended.node, &ended.toplevel);
                 }
                 self.lookout.saw(&ended.node, ended.seen);
@@ -334,6 +336,7 @@ impl Controller {
             passes: self.passes,
             ready: self.ready,
             source: self.desired.view(&shown),
+            intent: Arc::clone(&self.intent),
             nodes: self.views.clone(),
         };
         self.snapshot.send_replace(Arc::new(snapshot));
@@ -373,7 +376,7 @@ impl Controller {
             }
         }
         self.running.let_go();
-        self.desired.remember_all(self.lookout.ways()).await;
+        self.desired.remember_all(self.lookout.ways(), self.running.begun()).await;
         self.lookout.close().await;
     }
 }
@@ -387,6 +390,7 @@ impl Snapshot {
             passes: 0,
             ready: Ready::Starting,
             source: SourceView::unasked(config.source.display_url(), config.source.branch.clone()),
+            intent: Arc::default(),
             nodes: BTreeMap::new(),
         }
     }

@@ -39,7 +39,9 @@ pub mod reboots;
 pub mod removal;
 pub mod room;
 pub mod secrets;
+pub mod settling;
 pub mod standing;
+pub mod suspended;
 pub mod target;
 pub mod view;
 pub mod waves;
@@ -54,11 +56,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::model::decision::{Action, Decision, Hold, Plan, Purpose};
+use crate::model::decision::{Decision, Hold, Plan};
 use crate::model::intent::Intent;
 use crate::model::journal::PinEnd;
 use crate::model::name::NodeName;
-use crate::model::observed::{Observation, Observed};
+use crate::model::observed::Observed;
 use crate::model::release::{NodeRelease, Release};
 
 use gate::Gate;
@@ -75,11 +77,11 @@ const ATTACH_AGAIN: Duration = Duration::from_secs(2);
 /// Decides the one thing to do next, or why not, for every node of the release.
 pub fn plan(release: &Release, observed: &Observed, intent: &Intent, now: Timestamp) -> Plan {
     let moment = Moment::at(now);
-    let mut decisions = each(release, observed, now);
+    let mut decisions = each(release, observed, intent, now);
     let waves = Waves::of(release);
     let gate = Gate::new(release, observed, (intent, &moment), &waves, &decisions);
     if gate.takes_back() {
-        take_back(release, observed, now, &mut decisions);
+        take_back(release, (observed, intent), now, &mut decisions);
     }
     for (name, decision) in &mut decisions {
         if let Decision::Act { action } = decision
@@ -95,35 +97,37 @@ pub fn plan(release: &Release, observed: &Observed, intent: &Intent, now: Timest
 }
 
 /// What would be done about each node, were it alone.
-fn each(release: &Release, observed: &Observed, now: Timestamp) -> BTreeMap<NodeName, Decision> {
+fn each(
+    release: &Release,
+    observed: &Observed,
+    intent: &Intent,
+    now: Timestamp,
+) -> BTreeMap<NodeName, Decision> {
     let incomplete = target::incomplete(release);
     // Both maps are in the order of names: one walk over each, instead of a search for every node.
     let mut seen = observed.nodes.iter().peekable();
     let decide = |(name, node): (&NodeName, &NodeRelease)| {
         while seen.next_if(|(other, _)| *other < name).is_some() {}
         let observation = seen.next_if(|(other, _)| *other == name).map(|(_, observation)| &**observation);
-        let question = question(release, observed, (name, node), observation, incomplete, now);
+        let question = Question {
+            name,
+            node,
+            target: target::target(node, incomplete),
+            observation,
+            observed,
+            intent,
+            heal_after: release.rollout.heal_after,
+            now,
+        };
         (name.clone(), question.answer())
     };
     release.nodes.iter().map(decide).collect()
 }
 
-fn question<'a>(
-    release: &Release,
-    observed: &'a Observed,
-    (name, node): (&'a NodeName, &'a NodeRelease),
-    observation: Option<&'a Observation>,
-    incomplete: Option<&NodeName>,
-    now: Timestamp,
-) -> Question<'a> {
-    let target = target::target(node, incomplete);
-    Question { name, node, target, observation, observed, heal_after: release.rollout.heal_after, now }
-}
-
 /// The release failed: what it has changed goes back to what it was before.
 fn take_back(
     release: &Release,
-    observed: &Observed,
+    (observed, intent): (&Observed, &Intent),
     now: Timestamp,
     decisions: &mut BTreeMap<NodeName, Decision>,
 ) {
@@ -131,8 +135,10 @@ fn take_back(
         let observation = observed.nodes.get(name).map(|seen| &**seen);
         let state = observation.and_then(|seen| seen.state.as_ref());
         let spec = node.spec.as_deref();
-        if let Some(before) = spec.zip(state).and_then(|(spec, state)| standing::before(release, spec, state)) {
-            let question = question(release, observed, (name, node), observation, None, now);
+        if let Some(before) = spec.zip(state).and_then(|(spec, state)| standing::before(release, spec, state))
+        {
+            let (target, heal_after) = (target::target(node, None), release.rollout.heal_after);
+            let question = Question { name, node, target, observation, observed, intent, heal_after, now };
             decisions.insert(name.clone(), question.take_back(before));
         }
     }
@@ -149,12 +155,12 @@ fn boundary(decision: &Decision) -> Option<Timestamp> {
             | Hold::Rebooting { until }
             | Hold::Soak { until, .. }
             | Hold::Pinned { until: PinEnd::At(until), .. } => Some(*until),
+            Hold::Suspended { until, .. } => *until,
             Hold::Pinned { until: PinEnd::NextRelease(_), .. }
             | Hold::NoHost
             | Hold::NotObserved
             | Hold::Unreachable { .. }
             | Hold::WrongMachine { .. }
-            | Hold::Suspended { .. }
             | Hold::HooksRefused { .. }
             | Hold::Evaluating
             | Hold::NotEvaluated { .. }

@@ -262,6 +262,7 @@ impl Lookout {
             attempts: running.attempts(),
             hook_failures: running.hook_failures(),
             hooks: self.hooks,
+            begun: running.begun().clone(),
         }
     }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::intent::PlanHash;
 use super::journal::{Cause, Outcome, PinEnd, SwitchId};
 use super::name::NodeName;
 use super::node::Goal;
@@ -140,8 +141,19 @@ pub enum Hold {
     },
     /// Suspended, in Git or by a person.
     Suspended {
+        /// Who said so.
+        by: String,
         /// Why.
         reason: String,
+        /// Until when; `None`: until somebody says so.
+        until: Option<Timestamp>,
+    },
+    /// A person must say that it may go on.
+    Approval {
+        /// With what, for people, for example `wave 2 of 3f9c2e1`.
+        what: String,
+        /// With exactly what.
+        hash: PlanHash,
     },
     /// A person deployed or rolled back by hand.
     Pinned {
@@ -313,12 +325,13 @@ pub enum Hold {
 
 impl Hold {
     /// Every reason's word, for metrics that must exist at 0.
-    pub const REASONS: [&'static str; 34] = [
+    pub const REASONS: [&'static str; 35] = [
         "no-host",
         "not-observed",
         "unreachable",
         "wrong-machine",
         "suspended",
+        "approval",
         "pinned",
         "hooks-refused",
         "evaluating",
@@ -360,6 +373,7 @@ impl Hold {
             Self::Unreachable { .. } => "unreachable",
             Self::WrongMachine { .. } => "wrong-machine",
             Self::Suspended { .. } => "suspended",
+            Self::Approval { .. } => "approval",
             Self::Pinned { .. } => "pinned",
             Self::HooksRefused { .. } => "hooks-refused",
             Self::Evaluating => "evaluating",

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::hook::{HookFailure, HookPoint, HookPolicy};
+use super::intent::SuspensionMark;
 use super::journal::{Entry, Journal, Pin};
 use super::name::NodeName;
 use super::node::MachineId;
@@ -176,6 +177,9 @@ pub struct NodeState {
     /// The last order to reboot that counts.
     #[serde(default)]
     pub reboot: Option<RebootOrder>,
+    /// Suspensions that are written on the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspended: Vec<SuspensionMark>,
 }
 
 /// Store paths of what only a reboot can change, for the booted and the running system.

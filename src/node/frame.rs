@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
+use crate::model::intent::SuspensionMark;
 use crate::model::journal::{Cause, Entry, Forgiven, Outcome, Phase, Pin, PinEnd};
 use crate::model::observed::{KernelPair, NodeState, RebootOrder};
 
@@ -113,6 +114,7 @@ impl Reply {
             journal: journal.into(),
             pin: self.pin(),
             reboot: self.reboot_order(),
+            suspended: self.all("suspended").filter_map(mark).collect(),
         })
     }
 
@@ -125,7 +127,11 @@ impl Reply {
     fn reboot_order(&self) -> Option<RebootOrder> {
         let mut words = self.get("reboot")?.splitn(3, ' ');
         let mut next = || words.next();
-        Some(RebootOrder { boot: next()?.parse().ok()?, at: seconds(next()?)?, toplevel: next()?.parse().ok()? })
+        Some(RebootOrder {
+            boot: next()?.parse().ok()?,
+            at: seconds(next()?)?,
+            toplevel: next()?.parse().ok()?,
+        })
     }
 
     fn pin(&self) -> Option<Pin> {
@@ -140,6 +146,18 @@ impl Reply {
         };
         Some(Pin { by: part("by ").unwrap_or_default(), reason: part("reason ").unwrap_or_default(), until })
     }
+}
+
+/// One suspension: its id, its end in seconds or `-`, who, and why; separated by tabs.
+fn mark(line: &str) -> Option<SuspensionMark> {
+    let mut fields = line.splitn(4, '\t');
+    let id = fields.next()?.parse().ok()?;
+    let until = match fields.next()? {
+        "-" => None,
+        time => Some(seconds(time)?),
+    };
+    let (by, reason) = (fields.next()?.to_owned(), fields.next()?.to_owned());
+    Some(SuspensionMark { id, by, reason, until })
 }
 
 /// How a pin's end is written on the node.

@@ -11,7 +11,10 @@ use crate::model::name::NodeName;
 use crate::model::release::{NodeRelease, Progress};
 
 /// Stands for the systems of these nodes, given in the order of names. `None` while one of them is not evaluated yet.
-pub fn hash<'a>(what: &str, nodes: impl Iterator<Item = (&'a NodeName, &'a NodeRelease)>) -> Option<PlanHash> {
+pub fn hash<'a>(
+    what: &str,
+    nodes: impl Iterator<Item = (&'a NodeName, &'a NodeRelease)>,
+) -> Option<PlanHash> {
     let mut digest = Sha256::new();
     digest.update(what);
     for (name, node) in nodes {
@@ -34,7 +37,11 @@ pub fn hash<'a>(what: &str, nodes: impl Iterator<Item = (&'a NodeName, &'a NodeR
 
 /// Whether a person has approved it, and that still counts.
 pub fn is_given(intent: &Intent, hash: &PlanHash, moment: &Moment) -> bool {
-    intent.approvals.iter().filter(|approval| approval.hash == *hash).any(|approval| moment.is_before(approval.until))
+    intent
+        .approvals
+        .iter()
+        .filter(|approval| approval.hash == *hash)
+        .any(|approval| moment.is_before(approval.until))
 }
 
 #[cfg(test)]

@@ -65,7 +65,8 @@ impl<'a> Gate<'a> {
         for ((name, node), decision) in release.nodes.iter().zip(decisions.values()) {
             while seen.next_if(|(other, _)| *other < name).is_some() {}
             let observation = seen.next_if(|(other, _)| *other == name).map(|(_, seen)| &**seen);
-            let stands = standing::standing(release, observed, (name, node), observation, decision);
+            let stands =
+                standing::standing(release, (observed, intent, moment), (name, node), observation, decision);
             standings.insert(name, stands);
         }
         let rows = rows(release, waves, &standings);
@@ -86,7 +87,9 @@ impl<'a> Gate<'a> {
         let spec = node.spec.as_deref()?;
         let wave = self.waves.wave_of(name);
         match action {
-            Action::Attach { .. } | Action::Deploy { purpose: Purpose::Proof | Purpose::TakeBack, .. } => None,
+            Action::Attach { .. } | Action::Deploy { purpose: Purpose::Proof | Purpose::TakeBack, .. } => {
+                None
+            }
             Action::Deploy { purpose: Purpose::Heal, .. } => self.window(name, spec),
             Action::Deploy { purpose: Purpose::Release, .. } => self
                 .halted(wave)
@@ -94,10 +97,9 @@ impl<'a> Gate<'a> {
                 .or_else(|| self.approval(name, spec, wave))
                 .or_else(|| self.after(name, spec))
                 .or_else(|| self.window(name, spec)),
-            Action::Reboot { .. } => self
-                .halted(wave)
-                .or_else(|| self.window(name, spec))
-                .or_else(|| self.reboot_window(spec)),
+            Action::Reboot { .. } => {
+                self.halted(wave).or_else(|| self.window(name, spec)).or_else(|| self.reboot_window(spec))
+            }
         }
     }
 
@@ -111,7 +113,9 @@ impl<'a> Gate<'a> {
         let node = (*row.failed.first()?).clone();
         let why = match self.standings.get(&node) {
             Some(Standing::Failed { why }) => why.clone(),
-            Some(Standing::Done { .. } | Standing::Unwell | Standing::Open | Standing::Passed) | None => String::new(),
+            Some(Standing::Done { .. } | Standing::Unwell | Standing::Open | Standing::Passed) | None => {
+                String::new()
+            }
         };
         Some(Hold::Halted { wave: number + 1, node, why })
     }
@@ -162,7 +166,10 @@ impl<'a> Gate<'a> {
         }
     }
 
-    fn members(&self, wave: usize) -> impl Iterator<Item = (&'a NodeName, &'a crate::model::release::NodeRelease)> {
+    fn members(
+        &self,
+        wave: usize,
+    ) -> impl Iterator<Item = (&'a NodeName, &'a crate::model::release::NodeRelease)> {
         let nodes = &self.release.nodes;
         self.waves.nodes(wave).filter_map(move |name| nodes.get_key_value(name))
     }
@@ -176,7 +183,8 @@ impl<'a> Gate<'a> {
                 Standing::Open | Standing::Unwell | Standing::Failed { .. } => true,
                 Standing::Done { .. } | Standing::Passed => false,
             };
-            let tags = self.release.nodes.get(**other).and_then(|node| node.spec.as_ref()).map(|spec| &spec.tags);
+            let tags =
+                self.release.nodes.get(**other).and_then(|node| node.spec.as_ref()).map(|spec| &spec.tags);
             let none = std::collections::BTreeSet::new();
             stands && **other != name && spec.after.iter().any(|on| on.matches(other, tags.unwrap_or(&none)))
         };
@@ -236,9 +244,14 @@ impl<'a> Gate<'a> {
     }
 }
 
-fn rows<'a>(release: &'a Release, waves: &'a Waves, standings: &BTreeMap<&'a NodeName, Standing>) -> Vec<Row<'a>> {
+fn rows<'a>(
+    release: &'a Release,
+    waves: &'a Waves,
+    standings: &BTreeMap<&'a NodeName, Standing>,
+) -> Vec<Row<'a>> {
     let row = |(number, wave): (usize, &'a Wave)| {
-        let mut row = Row { wave, nodes: 0, done: 0, failed: Vec::new(), open: None, soaked: None, halted: false };
+        let mut row =
+            Row { wave, nodes: 0, done: 0, failed: Vec::new(), open: None, soaked: None, halted: false };
         for name in waves.nodes(number) {
             let Some((name, _)) = release.nodes.get_key_value(name) else { continue };
             row.nodes += 1;

@@ -5,10 +5,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::target::Target;
-use super::{ATTACH_AGAIN, CONTROLLER, backoff, drift, history, later, pin, reboots, ways};
+use super::{ATTACH_AGAIN, CONTROLLER, backoff, drift, history, later, pin, reboots, suspended, ways};
 use crate::model::decision::{Action, Decision, Hold, Purpose};
 use crate::model::drift::DriftKind;
 use crate::model::hook::HookPolicy;
+use crate::model::intent::{Intent, NodeSuspension};
 use crate::model::journal::Entry;
 use crate::model::name::NodeName;
 use crate::model::node::{Goal, NodeSpec, OnDrift};
@@ -28,6 +29,8 @@ pub struct Question<'a> {
     pub observation: Option<&'a Observation>,
     /// What else is known.
     pub observed: &'a Observed,
+    /// What people want.
+    pub intent: &'a Intent,
     /// `rollout.healAfter`.
     pub heal_after: Duration,
     /// The time.
@@ -62,7 +65,7 @@ impl<'a> Question<'a> {
 
     fn way_back(&self, before: &StorePath) -> Result<Action, Decision> {
         let (seen, spec) = self.free()?;
-        self.suspended(spec)?;
+        self.not_suspended(spec, seen.state)?;
         self.hooks_may_run(spec, before, seen.state)?;
         self.released_by_people(before, seen)?;
         self.may_be_tried(before, seen)?;
@@ -100,17 +103,19 @@ impl<'a> Question<'a> {
         }
         let (spec, toplevel) = self.wanted()?;
         let need = self.need(spec, toplevel, seen)?;
-        self.suspended(spec)?;
+        self.not_suspended(spec, seen.state)?;
         match need {
             Need::Switch => self.switch(spec, toplevel, seen),
             Need::Reboot => self.reboot(spec, toplevel, seen),
         }
     }
 
-    fn suspended(&self, spec: &NodeSpec) -> Result<(), Decision> {
-        match &spec.suspended {
-            Some(reason) => Err(Hold::Suspended { reason: reason.clone() }.into()),
+    fn not_suspended(&self, spec: &NodeSpec, state: &NodeState) -> Result<(), Decision> {
+        match suspended::suspended(self.intent, self.name, Some(spec), &state.suspended, self.now) {
             None => Ok(()),
+            Some(NodeSuspension { by, reason, until, id: _ }) => {
+                Err(Hold::Suspended { by, reason, until }.into())
+            }
         }
     }
 
@@ -155,7 +160,9 @@ impl<'a> Question<'a> {
                 let begun = self.observed.begun.get(self.name);
                 let spec = self.node.spec.as_deref();
                 let overdue = reboots::overdue(begun.zip(spec), error, self.now);
-                Err(overdue.unwrap_or_else(|| Hold::Unreachable { since: *since, error: error.clone() }).into())
+                Err(overdue
+                    .unwrap_or_else(|| Hold::Unreachable { since: *since, error: error.clone() })
+                    .into())
             }
             (Contact::Reachable { .. }, None) => Err(self.unknown()),
             (Contact::Reachable { at }, Some(state)) => Ok(Seen { observation, state, at: *at }),

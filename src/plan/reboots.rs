@@ -47,7 +47,9 @@ pub fn may_be_ordered(
     (state, seen_at): (&NodeState, Timestamp),
     now: Timestamp,
 ) -> Result<(), Decision> {
-    let Some(order) = state.reboot.as_ref().filter(|order| order.toplevel == *toplevel) else { return Ok(()) };
+    let Some(order) = state.reboot.as_ref().filter(|order| order.toplevel == *toplevel) else {
+        return Ok(());
+    };
     let at = history::our_time(order.at, state.clock, seen_at);
     if order.boot != state.boot_id {
         let booted = state.booted.as_ref().unwrap_or(&state.running).name();
@@ -58,7 +60,8 @@ pub fn may_be_ordered(
     if now < until {
         return Err(Hold::Rebooting { until }.into());
     }
-    let error = format!("was told to reboot at {}, and has not gone down", at.strftime("%Y-%m-%d %H:%M:%S UTC"));
+    let error =
+        format!("was told to reboot at {}, and has not gone down", at.strftime("%Y-%m-%d %H:%M:%S UTC"));
     Err(Hold::RebootFailed { error }.into())
 }
 

@@ -29,19 +29,27 @@ struct WaveRoom<'a> {
 
 /// Holds the actions for which there is no room. Nodes in flight count even when the release dropped them; a switch that
 /// waits for its verdict goes on without room.
-pub fn limit(release: &Release, observed: &Observed, waves: &Waves, decisions: &mut BTreeMap<NodeName, Decision>) {
+pub fn limit(
+    release: &Release,
+    observed: &Observed,
+    waves: &Waves,
+    decisions: &mut BTreeMap<NodeName, Decision>,
+) {
     let mut room = Room::new(release, observed, waves, decisions);
     for name in by_turn(release, waves, decisions) {
         let Some(Decision::Act { action }) = decisions.get(&name) else { continue };
-        let Some((name, node)) = release.nodes.get_key_value(&name) else { continue };
+        let Some((name, _)) = release.nodes.get_key_value(&name) else { continue };
         let wave = waves.wave_of(name);
         let answer = match action {
             Action::Attach { .. } => Ok(()),
-            Action::Deploy { purpose: Purpose::Proof | Purpose::TakeBack, .. } => room.take(name, wave, Manner::Freely),
-            Action::Deploy { purpose: Purpose::Heal | Purpose::Release, .. } => room.take(name, wave, Manner::Carefully),
+            Action::Deploy { purpose: Purpose::Proof | Purpose::TakeBack, .. } => {
+                room.take(name, wave, Manner::Freely)
+            }
+            Action::Deploy { purpose: Purpose::Heal | Purpose::Release, .. } => {
+                room.take(name, wave, Manner::Carefully)
+            }
             Action::Reboot { .. } => room.take(name, wave, Manner::Alone),
         };
-        debug_assert!(node.spec.is_some(), "nothing is done to a node that is not known");
         if let Err(hold) = answer {
             decisions.insert(name.clone(), hold.into());
         }
@@ -74,7 +82,8 @@ impl<'a> Room<'a> {
         let most = usize::try_from(limit).unwrap_or(usize::MAX);
         let left = most.saturating_sub(observed.in_flight.len()).saturating_sub(attached);
         let wave_room = |(number, wave): (usize, &'a Wave)| {
-            let mut room = WaveRoom { wave, nodes: 0, worked_on: 0, unavailable: BTreeSet::new(), rebooting: None };
+            let mut room =
+                WaveRoom { wave, nodes: 0, worked_on: 0, unavailable: BTreeSet::new(), rebooting: None };
             for name in waves.nodes(number) {
                 room.nodes += 1;
                 let flight = observed.in_flight.get(name);

@@ -3,9 +3,11 @@
 
 use jiff::Timestamp;
 
-use super::{CONTROLLER, drift, history, reboots};
+use super::moment::Moment;
+use super::{CONTROLLER, drift, history, reboots, suspended};
 use crate::model::decision::{Decision, Hold};
 use crate::model::drift::DriftKind;
+use crate::model::intent::Intent;
 use crate::model::journal::Entry;
 use crate::model::name::NodeName;
 use crate::model::node::{Availability, NodeSpec};
@@ -38,6 +40,33 @@ pub enum Standing {
 /// Where a node of a release stands. `decision` is what would be done about it by itself.
 pub fn standing(
     release: &Release,
+    (observed, intent, moment): (&Observed, &Intent, &Moment),
+    (name, node): (&NodeName, &NodeRelease),
+    observation: Option<&Observation>,
+    decision: &Decision,
+) -> Standing {
+    let stands = by_facts(release, observed, (name, node), observation, decision);
+    match stands {
+        Standing::Done { .. } | Standing::Passed => stands,
+        Standing::Unwell | Standing::Failed { .. } | Standing::Open => {
+            let marks =
+                observation.and_then(|seen| seen.state.as_ref()).map_or(&[][..], |state| &state.suspended);
+            let spec = node.spec.as_deref();
+            let worked_on = observed.in_flight.contains_key(name);
+            match suspended::suspended(intent, name, spec, marks, moment.now()) {
+                // Somebody has said that it is to be left alone: then nobody waits for it either.
+                Some(suspension) if !worked_on => {
+                    suspension.until.into_iter().for_each(|until| moment.look_again(until));
+                    Standing::Passed
+                }
+                Some(_) | None => stands,
+            }
+        }
+    }
+}
+
+fn by_facts(
+    release: &Release,
     observed: &Observed,
     (name, node): (&NodeName, &NodeRelease),
     observation: Option<&Observation>,
@@ -46,7 +75,9 @@ pub fn standing(
     let Some(spec) = node.spec.as_deref() else {
         return match node.progress {
             Progress::NotEvaluated { .. } => Standing::Passed,
-            Progress::Evaluating | Progress::Building | Progress::NotBuilt { .. } | Progress::Built => Standing::Open,
+            Progress::Evaluating | Progress::Building | Progress::NotBuilt { .. } | Progress::Built => {
+                Standing::Open
+            }
         };
     };
     match node.progress {
@@ -72,7 +103,12 @@ pub fn standing(
     }
 }
 
-fn answering(release: &Release, spec: &NodeSpec, (seen, state): (&Observation, &NodeState), decision: &Decision) -> Standing {
+fn answering(
+    release: &Release,
+    spec: &NodeSpec,
+    (seen, state): (&Observation, &NodeState),
+    decision: &Decision,
+) -> Standing {
     let toplevel = &spec.toplevel;
     if let Decision::Hold { hold: Hold::WrongMachine { .. } } = decision {
         return Standing::Passed;
@@ -111,15 +147,15 @@ fn answering(release: &Release, spec: &NodeSpec, (seen, state): (&Observation, &
 /// What a node is held for by itself says more than what runs there.
 fn by_hold(hold: &Hold, spec: &NodeSpec, state: &NodeState) -> Option<Standing> {
     match hold {
-        Hold::Suspended { .. } | Hold::HooksRefused { .. } | Hold::NotBuilt { .. } => Some(Standing::Passed),
+        Hold::HooksRefused { .. } | Hold::NotBuilt { .. } => Some(Standing::Passed),
         // A person who took it back from this release has a reason.
         Hold::Pinned { .. } => Some(Standing::Open),
         Hold::RebootFailed { error } => Some(Standing::Failed { why: error.clone() }),
         // Nothing that is done here would bring it there.
-        Hold::AwaitingReboot => {
-            (!reboots::wanted(spec) && state.staged.as_ref() == Some(&spec.toplevel)).then_some(Standing::Passed)
-        }
+        Hold::AwaitingReboot => (!reboots::wanted(spec) && state.staged.as_ref() == Some(&spec.toplevel))
+            .then_some(Standing::Passed),
         Hold::NoHost
+        | Hold::Suspended { .. }
         | Hold::NotObserved
         | Hold::Unreachable { .. }
         | Hold::WrongMachine { .. }
@@ -151,8 +187,8 @@ fn by_hold(hold: &Hold, spec: &NodeSpec, state: &NodeState) -> Option<Standing> 
     }
 }
 
-/// A node that does not answer cannot say what happened. Where something was begun on it, that was its end; else its silence
-/// has nothing to do with the release.
+/// A node that does not answer cannot say what happened. Where something was begun on it, that was its end, unless
+/// its silence is ordinary; else its silence has nothing to do with the release.
 fn silent(
     release: &Release,
     spec: &NodeSpec,
@@ -160,7 +196,7 @@ fn silent(
     begun: Option<&Begun>,
 ) -> Standing {
     let toplevel = &spec.toplevel;
-    if let Some(begun) = begun {
+    if let (Some(begun), Availability::Always) = (begun, spec.availability) {
         let what = match begun.what {
             BegunWhat::Switch => "does not answer since its switch",
             BegunWhat::Reboot { .. } => "does not answer since its reboot",
@@ -173,7 +209,9 @@ fn silent(
         }
         if drift::is_installed(toplevel, spec.goal, state) || history::had(toplevel, state) {
             let brought = history::newest_success(toplevel, state);
-            return Standing::Done { since: brought.map(|entry| history::ended(entry, state, contact_time(seen))) };
+            return Standing::Done {
+                since: brought.map(|entry| history::ended(entry, state, contact_time(seen))),
+            };
         }
     }
     match (release.rollout.unreachable, spec.availability) {
@@ -203,6 +241,9 @@ fn what_became(entry: &Entry) -> String {
 pub fn before<'a>(release: &Release, spec: &NodeSpec, state: &'a NodeState) -> Option<&'a StorePath> {
     let entry = history::last_success(state)?;
     let ours = entry.asker.starts_with(CONTROLLER) && is_of(release, entry);
-    (ours && entry.system == spec.toplevel && state.running == spec.toplevel && entry.previous != entry.system)
+    (ours
+        && entry.system == spec.toplevel
+        && state.running == spec.toplevel
+        && entry.previous != entry.system)
         .then_some(&entry.previous)
 }

@@ -64,7 +64,13 @@ fn hold_sentence(hold: &Hold, subject: &Subject<'_>) -> String {
         Hold::WrongMachine { expected, found } => {
             format!("is another machine: machine id {found}, expected {expected}")
         }
-        Hold::Suspended { reason } => format!("{}suspended{}", drift_clause(subject), because(reason)),
+        Hold::Suspended { by, reason, until } => {
+            let until = until.map(|until| format!(" until {}", clock(until))).unwrap_or_default();
+            format!("{}suspended by {}{until}{}", drift_clause(subject), quote(by), because(reason))
+        }
+        Hold::Approval { what, hash } => {
+            format!("waits for approval of {}; `driftless approve --hash {hash}`", quote(what))
+        }
         Hold::Pinned { by, reason, until } => format!("pinned by {by} {}{}", pin_end(until), because(reason)),
         Hold::HooksRefused { hooks } => format!(
             "{}has hooks ({}), which this controller does not run; allow it with source.hooks = \"run\" in driftless.toml, or \
@@ -99,14 +105,18 @@ fn hold_sentence(hold: &Hold, subject: &Subject<'_>) -> String {
             quote(last_line(why))
         ),
         Hold::Window { by, until } => match until {
-            Some(until) => format!("{}not now ({}); changes at {}", drift_clause(subject), quote(by), clock(*until)),
+            Some(until) => {
+                format!("{}not now ({}); changes at {}", drift_clause(subject), quote(by), clock(*until))
+            }
             None => format!("{}not now ({})", drift_clause(subject), quote(by)),
         },
         Hold::After { node } => format!("comes after {node}"),
         Hold::Unavailable { wave, limit } => {
             format!("{limit} of wave {wave} are worked on, silent or not well, and no more may be")
         }
-        Hold::WaveLimit { wave, limit } => format!("{limit} of wave {wave} are worked on, and no more may be"),
+        Hold::WaveLimit { wave, limit } => {
+            format!("{limit} of wave {wave} are worked on, and no more may be")
+        }
         Hold::Rebooting { until } => format!("reboots; is to be back by {}", clock(*until)),
         Hold::RebootOverdue { since, error } => format!(
             "was rebooted and is not back since {}: {}; somebody has to look",
