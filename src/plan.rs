@@ -28,7 +28,9 @@ pub mod removal;
 pub mod secrets;
 pub mod target;
 pub mod view;
+pub mod waves;
 pub mod ways;
+pub mod windows;
 
 #[cfg(test)]
 mod tests;
