@@ -32,7 +32,7 @@ use crate::plan::view::{Pass, node_views};
 /// Which fleet, and which of its nodes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct FleetArgs {
-    /// Only these nodes: names, globs and @tags, separated by commas
+    /// Only these nodes: names, globs and @tags, joined by `,`, `and`, `or`, `not` and parentheses
     #[arg(long, value_name = "NODES")]
     pub on: Option<Selector>,
     /// Where the fleet is declared.
