@@ -15,6 +15,7 @@ use crate::model::name::NodeName;
 use crate::model::packages::PackageDiff;
 use crate::model::revision::Revision;
 use crate::model::snapshot::{Blocked, NodeView, Snapshot, State};
+pub(crate) use crate::model::spoken::clock;
 use crate::model::store_path::StorePath;
 
 pub mod json;
@@ -278,11 +279,6 @@ fn after_hold(name: &NodeName, hold: &Hold) -> String {
         Hold::RebootRequired => "It is what Git says after a reboot.".into(),
         Hold::Degraded { .. } => format!("Nothing by itself; see `driftless ssh {name}`."),
     }
-}
-
-/// A time in UTC, to the second: reports are read in other places than they were made.
-pub(crate) fn clock(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! What people want of a running controller beyond what Git says: suspensions, approvals, opened windows. Pure; the
 //! controller keeps it in `intent.json`, and suspensions on the nodes too.
 
+pub mod edit;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
@@ -76,6 +78,15 @@ impl Default for Intent {
             approvals: Vec::new(),
             overrides: Vec::new(),
         }
+    }
+}
+
+impl Intent {
+    /// Whether a mark on this node says more than is known here.
+    pub fn counts(&self, name: &NodeName, mark: &SuspensionMark) -> bool {
+        !self.suspensions.contains_key(&mark.id)
+            && !self.resumed.contains_key(&mark.id)
+            && !self.released.get(&mark.id).is_some_and(|released| released.contains(name))
     }
 }
 

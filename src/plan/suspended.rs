@@ -35,7 +35,7 @@ pub fn suspended(
         until: suspension.until,
         id: Some(id.clone()),
     });
-    let marked = marks.iter().filter(|mark| counts(intent, name, mark)).map(|mark| NodeSuspension {
+    let marked = marks.iter().filter(|mark| intent.counts(name, mark)).map(|mark| NodeSuspension {
         by: mark.by.clone(),
         reason: mark.reason.clone(),
         until: mark.until,
@@ -44,13 +44,6 @@ pub fn suspended(
     kept.chain(marked)
         .filter(|suspension| suspension.until.is_none_or(|until| now < until))
         .max_by_key(|suspension| suspension.until.unwrap_or(Timestamp::MAX))
-}
-
-/// Whether a mark says more than the controller knows.
-pub fn counts(intent: &Intent, name: &NodeName, mark: &SuspensionMark) -> bool {
-    !intent.suspensions.contains_key(&mark.id)
-        && !intent.resumed.contains_key(&mark.id)
-        && !intent.released.get(&mark.id).is_some_and(|released| released.contains(name))
 }
 
 #[cfg(test)]

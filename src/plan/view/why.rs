@@ -3,14 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
-
 use crate::model::decision::{Action, Decision, Hold, Purpose};
 use crate::model::drift::DriftKind;
 use crate::model::journal::{Cause, Outcome, PinEnd};
 use crate::model::name::NodeName;
 use crate::model::observed::{InFlight, Stage};
 use crate::model::packages::PackageDiff;
+use crate::model::spoken::clock;
 use crate::model::store_path::StorePath;
 
 /// A sentence quotes at most so many characters of somebody else's text.
@@ -221,10 +220,6 @@ fn pin_end(end: &PinEnd) -> String {
         PinEnd::At(at) => format!("until {}", clock(*at)),
         PinEnd::NextRelease(_) => "until the next release".to_owned(),
     }
-}
-
-fn clock(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 /// Nix prints a trace first and the reason last.
