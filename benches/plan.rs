@@ -66,6 +66,7 @@ fn state(node: u32) -> NodeState {
         generation: Some(7),
         kernel: KernelPair::default(),
         failed_units: Vec::new(),
+        baseline: Vec::new(),
         nix_version: Some("2.26.3".into()),
         free_nix: Some(1 << 33),
         free_boot: Some(1 << 28),
@@ -91,8 +92,13 @@ fn fleet() -> (Release, Observed) {
             NodeRelease { spec: Some(spec), progress: Progress::Built, last_good: None },
         );
         let contact = Contact::Reachable { at: now() };
-        let seen =
-            Observation { contact, state: Some(state(number)), state_since: Some(now()), elsewhere: None };
+        let seen = Observation {
+            contact,
+            state: Some(state(number)),
+            state_since: Some(now()),
+            elsewhere: None,
+            health: Vec::new(),
+        };
         observed.nodes.insert(name, Arc::new(seen));
     }
     (Release { revision: None, nodes, rollout: RolloutSpec::default() }, observed)

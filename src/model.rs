@@ -15,6 +15,7 @@ pub mod glob;
 pub mod selector;
 
 pub mod format;
+pub mod health;
 pub mod hook;
 pub mod manifest;
 pub mod node;

@@ -316,10 +316,13 @@ pub enum Hold {
     },
     /// Right system, but only a reboot starts it or its kernel.
     RebootRequired,
-    /// Right system, but units have failed.
+    /// Right system, but units have failed since its switch, or health checks fail.
     Degraded {
-        /// Which.
+        /// Which units.
         units: Vec<String>,
+        /// Which checks: kind and name.
+        #[serde(default)]
+        checks: Vec<String>,
     },
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::health::FailingCheck;
 use super::hook::{HookFailure, HookPoint, HookPolicy};
 use super::intent::SuspensionMark;
 use super::journal::{Entry, Journal, Pin};
@@ -94,6 +95,9 @@ pub struct Observation {
     /// Where it answers, while that is not where it is declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elsewhere: Option<Elsewhere>,
+    /// Checks that fail, as last asked; kept while the node is unreachable or being switched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub health: Vec<FailingCheck>,
 }
 
 /// A node that answers where it answered last, and not where it is declared now.
@@ -164,6 +168,9 @@ pub struct NodeState {
     pub kernel: KernelPair,
     /// Failed systemd units.
     pub failed_units: Vec<String>,
+    /// Units that had failed already before the newest switch that has ended.
+    #[serde(default)]
+    pub baseline: Vec<String>,
     /// Version of Nix on the node.
     pub nix_version: Option<String>,
     /// Free bytes on the file system of `/nix`.

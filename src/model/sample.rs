@@ -64,6 +64,7 @@ fn state(running: StorePath) -> NodeState {
         generation: Some(7),
         kernel: KernelPair::default(),
         failed_units: vec![],
+        baseline: vec![],
         nix_version: Some("2.24.10".into()),
         free_nix: Some(20 << 30),
         free_boot: None,
@@ -93,6 +94,7 @@ pub(crate) fn in_sync(name: &str) -> NodeView {
             state: Some(state(spec.toplevel.clone())),
             state_since: Some(ago(120)),
             elsewhere: None,
+            health: Vec::new(),
         })),
         in_flight: None,
         suspended: None,
@@ -115,6 +117,7 @@ fn other(name: &str, decision: Decision, word: State, seconds: i64, why: &str) -
             state: Some(state(running)),
             state_since: Some(ago(86_400)),
             elsewhere: None,
+            health: Vec::new(),
         })),
         ..in_sync(name)
     }

@@ -89,7 +89,7 @@ impl Reply {
 
     /// The reply to `observe`.
     pub fn node_state(&self) -> Result<NodeState, FrameError> {
-        let paths = |key| self.all(key).map(str::to_owned).collect();
+        let texts = |key| self.all(key).map(str::to_owned).collect();
         // In the node's order: ids carry the clocks of those who asked, and clocks go back. One that cannot be read (a power
         // cut half-way, another version) hides neither the others nor the node.
         let journal: Vec<Entry> = self.all("entry").filter_map(|line| entry(line).ok()).collect();
@@ -103,8 +103,9 @@ impl Reply {
             staged: self.optional("staged"),
             booted: self.optional("booted"),
             generation: self.optional("generation"),
-            kernel: KernelPair { booted: paths("booted-kernel"), running: paths("running-kernel") },
-            failed_units: self.all("failed-unit").map(str::to_owned).collect(),
+            kernel: KernelPair { booted: texts("booted-kernel"), running: texts("running-kernel") },
+            failed_units: texts("failed-unit"),
+            baseline: texts("baseline-unit"),
             nix_version: self
                 .get("nix-version")
                 .and_then(|line| line.split(' ').next_back())

@@ -233,9 +233,11 @@ impl<'a> Question<'a> {
         {
             return Err(Hold::HookFailed { error: failed.error.clone() }.into());
         }
-        let kinds = drift::kinds(Some(toplevel), spec, state);
+        let failing = &seen.observation.health;
+        let kinds = drift::kinds(Some(toplevel), spec, state, failing);
         if kinds.contains(&DriftKind::Degraded) {
-            return Err(Hold::Degraded { units: drift::failed_units(spec, state) }.into());
+            let checks = failing.iter().map(|check| check.name.clone()).collect();
+            return Err(Hold::Degraded { units: drift::failed_units(spec, state), checks }.into());
         }
         if reboots::is_due(spec, kinds.contains(&DriftKind::RebootRequired), state) {
             return Ok(Need::Reboot);

@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use super::moment::Moment;
 use super::{CONTROLLER, drift, history, reboots, suspended};
 use crate::model::decision::{Decision, Hold};
-use crate::model::drift::DriftKind;
 use crate::model::intent::Intent;
 use crate::model::journal::Entry;
 use crate::model::name::NodeName;
@@ -122,7 +121,7 @@ fn answering(
         if let Decision::Hold { hold: Hold::RebootFailed { error } } = decision {
             return Standing::Failed { why: error.clone() };
         }
-        let unwell = drift::kinds(Some(toplevel), spec, state).contains(&DriftKind::Degraded);
+        let unwell = drift::is_degraded(spec, seen, state);
         return match brought {
             Some(entry) if unwell && is_of(release, entry) => Standing::Unwell,
             Some(entry) => Standing::Done { since: Some(history::ended(entry, state, at)) },

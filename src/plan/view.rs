@@ -86,9 +86,10 @@ fn view(
     let desired = target.toplevel;
     let observation = pass.observed.nodes.get(name);
     let state = observation.and_then(|observation| observation.state.as_ref());
+    let failing = observation.map_or(&[][..], |observation| &observation.health);
     let drift = observation.and_then(|observation| fresh(observation)).zip(node.spec.as_deref());
     let drift: BTreeSet<DriftKind> =
-        drift.map(|(state, spec)| drift::kinds(desired, spec, state)).unwrap_or_default();
+        drift.map(|(state, spec)| drift::kinds(desired, spec, state, failing)).unwrap_or_default();
     let desired_revision = revision_of(&target, state, pass.release);
     let running_revision = state.and_then(|state| match desired {
         Some(desired) if *desired == state.running => desired_revision.clone(),
@@ -106,6 +107,7 @@ fn view(
         desired,
         staged,
         switching: fleet.switching,
+        failing,
     };
     NodeView {
         decision: decision.clone(),

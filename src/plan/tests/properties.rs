@@ -121,7 +121,8 @@ fn world(cases: &[(NodeName, Case)], limit: u32) -> World {
 /// Two or three waves with a limit here and there.
 fn waves() -> impl Strategy<Value = RolloutSpec> {
     let amount = || prop_oneof![(0..4u32).prop_map(Amount::Count), (0..=100u8).prop_map(Amount::Percent)];
-    let wave = (0..900u64, proptest::option::of(amount()), amount(), proptest::option::of(1..4u32), any::<bool>());
+    let wave =
+        (0..900u64, proptest::option::of(amount()), amount(), proptest::option::of(1..4u32), any::<bool>());
     let wave = wave.prop_map(|(soak, max_unavailable, max_failures, max_in_flight, approval)| Wave {
         soak: Duration::from_secs(soak),
         max_unavailable,

@@ -145,6 +145,7 @@ impl NodeBuilder {
             state: Some(state("old")),
             state_since: Some(at(-9999)),
             elsewhere: None,
+            health: Vec::new(),
         });
         change(observation.state.get_or_insert_with(|| state("old")));
         self
@@ -202,6 +203,7 @@ impl NodeBuilder {
                 state: None,
                 state_since: None,
                 elsewhere: None,
+                health: Vec::new(),
             })
             .contact = Contact::Unreachable { since: at(-300), error };
         self
@@ -281,6 +283,7 @@ fn state(running: &str) -> NodeState {
         generation: Some(1),
         kernel: KernelPair::default(),
         failed_units: Vec::new(),
+        baseline: Vec::new(),
         nix_version: Some("2.26.3".into()),
         free_nix: Some(1 << 33),
         free_boot: Some(1 << 28),

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::model::decision::{Action, Decision, Hold, Purpose};
 use crate::model::drift::DriftKind;
+use crate::model::health::FailingCheck;
 use crate::model::journal::{Cause, Outcome, PinEnd};
 use crate::model::name::NodeName;
 use crate::model::observed::{InFlight, Stage};
@@ -26,6 +27,7 @@ pub struct Subject<'a> {
     pub desired: Option<&'a StorePath>,
     pub staged: Option<&'a StorePath>,
     pub switching: usize,
+    pub failing: &'a [FailingCheck],
 }
 
 /// Why the node is in its state. A node in sync needs no reason.
@@ -136,8 +138,19 @@ fn hold_sentence(hold: &Hold, subject: &Subject<'_>) -> String {
             format!("the switch has succeeded, and then {}; `driftless retry {name}` ends this", quote(error))
         }
         Hold::RebootRequired => "reboot-required: only a reboot starts what is installed".to_owned(),
-        Hold::Degraded { units } => format!("degraded: failed {}", quote(&units.join(", "))),
+        Hold::Degraded { units, .. } => format!("degraded: {}", degraded(units, subject.failing)),
     }
+}
+
+/// Units by name; of the checks also what the first one says.
+fn degraded(units: &[String], failing: &[FailingCheck]) -> String {
+    let units = (!units.is_empty()).then(|| format!("failed {}", quote(&units.join(", "))));
+    let checks = failing.first().map(|first| {
+        let names: Vec<&str> = failing.iter().map(|check| check.name.as_str()).collect();
+        let verb = if names.len() == 1 { "fails" } else { "fail" };
+        quote(&format!("{} {verb}: {}", names.join(", "), last_line(&first.output)))
+    });
+    units.into_iter().chain(checks).collect::<Vec<_>>().join("; ")
 }
 
 fn stage(stage: &Stage) -> String {
