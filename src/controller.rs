@@ -37,6 +37,7 @@ use crate::config::Config;
 use crate::model::decision::{Decision, Plan};
 use crate::model::intent::Intent;
 use crate::model::name::NodeName;
+use crate::model::progress::WaveView;
 use crate::model::release::Release;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView};
 use crate::nix::{Nix, NixError};
@@ -119,6 +120,7 @@ struct Controller {
     refreshes: Refreshes,
     intent: Arc<Intent>,
     views: BTreeMap<NodeName, Arc<NodeView>>,
+    waves: Vec<WaveView>,
     clock: Clock,
     passes: u64,
     ready: Ready,
@@ -168,6 +170,7 @@ pub async fn run(
         refreshes: Refreshes::new(options.config.secrets.refresh),
         intent: Arc::default(),
         views: BTreeMap::new(),
+        waves: Vec::new(),
         clock: Clock::now(),
         passes: 0,
         ready: Ready::Starting,
@@ -241,6 +244,7 @@ impl Controller {
             let pass =
                 Pass { release: &release, observed: &observed, plan: &plan, intent: &self.intent, now };
             self.views = node_views(pass, &self.views);
+            self.waves.clone_from(&plan.waves);
             self.compare();
             let node = |name: &NodeName| self.lookout.node(name).cloned();
             self.refreshes.start(&self.views, now, node, (&self.nix, &self.desk));
@@ -338,6 +342,7 @@ impl Controller {
             source: self.desired.view(&shown),
             intent: Arc::clone(&self.intent),
             nodes: self.views.clone(),
+            waves: self.waves.clone(),
         };
         self.snapshot.send_replace(Arc::new(snapshot));
     }
@@ -392,6 +397,7 @@ impl Snapshot {
             source: SourceView::unasked(config.source.display_url(), config.source.branch.clone()),
             intent: Arc::default(),
             nodes: BTreeMap::new(),
+            waves: Vec::new(),
         }
     }
 }
