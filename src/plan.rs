@@ -31,7 +31,7 @@ pub mod view;
 pub mod ways;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::Duration;
 

@@ -11,13 +11,12 @@ use rand::Rng;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::candidate::{Candidate, Verdict};
-use super::clock::moved;
 use super::commit_times::CommitTimes;
 use super::head::{Fetched, fetch};
 use super::memory::{Memory, MemoryFile, Now};
-use super::prepare::{Again, Preparation, Prepared, prepare};
+use super::prepare::{Again, Failure, Preparation, Prepared, prepare};
 use super::preparing::{Counts, Preparing};
-use super::succession::{begin, built, deployed_to, evaluated, forget_roots, is_broken, unfinished};
+use super::roots::{deployed_to, forget_roots, rooted};
 use super::{Desk, News, Options, counted};
 use crate::error_chain::error_chain;
 use crate::model::name::NodeName;
@@ -26,6 +25,8 @@ use crate::model::revision::Revision;
 use crate::model::snapshot::{Blocked, BlockedReason, SourceView};
 use crate::model::way::Way;
 use crate::nix::Nix;
+use crate::reconcile::clock::moved;
+use crate::reconcile::succession::{begin, built, evaluated, is_broken, unfinished};
 use crate::serve::metrics::{EvaluationResult, FetchResult, Metrics};
 use crate::source::{Lineage, Source, SourceError};
 
@@ -123,9 +124,7 @@ impl Desired {
 
     /// Ends fetch, evaluation and builds.
     pub fn cancel(&mut self) {
-        self.fetching = None;
-        self.preparing = None;
-        self.waiting = None;
+        (self.fetching, self.preparing, self.waiting) = (None, None, None);
     }
 
     /// Starts what is due. Returns when the next thing will be.
@@ -243,8 +242,7 @@ impl Desired {
     }
 
     fn supersede(&mut self, metrics: &Metrics) {
-        (self.prepare_again, self.tries) = (None, 0);
-        self.waiting = None;
+        (self.prepare_again, self.tries, self.waiting) = (None, 0, None);
         let Some(superseded) = self.preparing.take() else { return };
         metrics.evaluated(EvaluationResult::Superseded, superseded.began.elapsed());
         let in_force = self.release.as_ref().and_then(|release| release.revision.as_ref());
@@ -330,18 +328,20 @@ impl Desired {
         let Some(preparing) = &self.preparing else { return };
         let revision = preparing.revision.clone();
         self.interrupted = None;
-        self.release = Some(begin(self.release.take(), revision, &candidate.names, &self.roots));
+        let before = self.release.take();
+        self.release = Some(begin(before, revision, &candidate.names, |name| rooted(&self.roots, name)));
         for step in candidate.steps {
             self.learn(step);
         }
     }
 
-    /// Takes in what was found out about a node of the release in force.
+    /// Takes in what was found out about a node.
     fn learn(&mut self, step: Prepared) {
         let Some(release) = &mut self.release else { return };
+        let said = |failure: Failure| failure.said;
         match step {
-            Prepared::Evaluated(name, outcome) => evaluated(release, &name, outcome),
-            Prepared::Built(name, outcome) => built(release, &name, outcome),
+            Prepared::Evaluated(name, outcome) => evaluated(release, &name, outcome.map_err(said)),
+            Prepared::Built(name, outcome) => built(release, &name, outcome.map(drop).map_err(said)),
             Prepared::Named(_) | Prepared::Blocked(..) | Prepared::Done => {}
         }
     }

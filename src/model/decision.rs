@@ -88,6 +88,15 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// The system that it is about.
+    pub fn toplevel(&self) -> &StorePath {
+        match self {
+            Self::Deploy { toplevel, .. } | Self::Attach { toplevel, .. } => toplevel,
+        }
+    }
+}
+
 /// Why a node is not acted on now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
