@@ -2,6 +2,7 @@
 //! until that is known; any other does not wait. The rule is `plan`'s.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::prepare::{Failure, Prepared};
 use crate::model::manifest::Names;
@@ -58,7 +59,7 @@ impl Candidate {
     }
 }
 
-fn fate_of(outcome: &Result<Option<Box<NodeSpec>>, Failure>) -> Fate {
+fn fate_of(outcome: &Result<Option<Arc<NodeSpec>>, Failure>) -> Fate {
     match outcome {
         Ok(Some(spec)) if spec.host.is_some() => Fate::Kept,
         Ok(Some(_) | None) => Fate::Lost,

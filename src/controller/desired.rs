@@ -2,7 +2,7 @@
 //!
 //! Owns the way from the source to the release; whether a release is acted on is `plan`'s.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -11,30 +11,27 @@ use rand::Rng;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::candidate::{Candidate, Verdict};
-use super::clock::moved;
 use super::commit_times::CommitTimes;
 use super::head::{Fetched, fetch};
 use super::memory::{Memory, MemoryFile, Now};
-use super::prepare::{Again, Preparation, Prepared, prepare};
+use super::prepare::{Again, Failure, Preparation, Prepared, prepare};
 use super::preparing::{Counts, Preparing};
-use super::succession::{begin, built, deployed_to, evaluated, forget_roots, is_broken, unfinished};
+use super::roots::{deployed_to, forget_roots, rooted};
 use super::{Desk, News, Options, counted};
 use crate::error_chain::error_chain;
 use crate::model::name::NodeName;
-use crate::model::observed::Begun;
 use crate::model::release::Release;
 use crate::model::revision::Revision;
 use crate::model::snapshot::{Blocked, BlockedReason, SourceView};
-use crate::model::way::Way;
 use crate::nix::Nix;
+use crate::reconcile::Left;
+use crate::reconcile::clock::moved;
+use crate::reconcile::succession::{begin, built, evaluated, is_broken, unfinished};
 use crate::serve::metrics::{EvaluationResult, FetchResult, Metrics};
 use crate::source::{Lineage, Source, SourceError};
 
 /// A revision with nodes that do not evaluate or build is tried again after this at the latest.
 const PREPARE_AGAIN: Duration = Duration::from_secs(15 * 60);
-
-/// The way over which each node answered last.
-type Ways = BTreeMap<NodeName, Way>;
 
 /// Everything that is known of the source and what it wants.
 #[derive(Debug)]
@@ -61,12 +58,12 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// Starts with what is remembered: the release in force, the ways over which nodes answered, and what was begun on them.
-    pub fn new(source: Source, options: &Options) -> (Self, Ways, BTreeMap<NodeName, Begun>) {
+    /// Starts with what is remembered: the release in force, and what nobody else knows of the nodes.
+    pub fn new(source: Source, options: &Options) -> (Self, Left) {
         let config = options.config.source.clone();
         let memory = MemoryFile::of(&options.state_dir);
-        let (release, last_good, ways, begun) = match memory.load() {
-            Some(Memory { release, last_good, ways, begun }) => (Some(release), last_good, ways, begun),
+        let (release, last_good, left) = match memory.load() {
+            Some(Memory { release, last_good, left }) => (Some(release), last_good, left),
             None => Default::default(),
         };
         let unasked = SourceView::unasked(config.display_url(), config.branch.clone());
@@ -88,7 +85,7 @@ impl Desired {
             prepare_again: None,
             tries: 0,
         };
-        (desired, ways, begun)
+        (desired, left)
     }
 
     /// The release in force.
@@ -127,9 +124,7 @@ impl Desired {
 
     /// Ends fetch, evaluation and builds.
     pub fn cancel(&mut self) {
-        self.fetching = None;
-        self.preparing = None;
-        self.waiting = None;
+        (self.fetching, self.preparing, self.waiting) = (None, None, None);
     }
 
     /// Starts what is due. Returns when the next thing will be.
@@ -247,8 +242,7 @@ impl Desired {
     }
 
     fn supersede(&mut self, metrics: &Metrics) {
-        (self.prepare_again, self.tries) = (None, 0);
-        self.waiting = None;
+        (self.prepare_again, self.tries, self.waiting) = (None, 0, None);
         let Some(superseded) = self.preparing.take() else { return };
         metrics.evaluated(EvaluationResult::Superseded, superseded.began.elapsed());
         let in_force = self.release.as_ref().and_then(|release| release.revision.as_ref());
@@ -264,16 +258,16 @@ impl Desired {
     }
 
     /// Keeps the release in force for a successor.
-    pub fn remember(&mut self, ways: &Ways, begun: &BTreeMap<NodeName, Begun>) {
+    pub fn remember(&mut self, left: Left) {
         if let Some(release) = &self.release {
-            self.memory.keep(Now { release, last_good: self.view.last_good.as_ref(), ways, begun });
+            self.memory.keep(Now { release, last_good: self.view.last_good.as_ref(), left: &left });
         }
     }
 
     /// The same, at the end: what the last pass changed is kept too.
-    pub async fn remember_all(&mut self, ways: &Ways, begun: &BTreeMap<NodeName, Begun>) {
+    pub async fn remember_all(&mut self, left: Left) {
         if let Some(release) = &self.release {
-            self.memory.flush(Now { release, last_good: self.view.last_good.as_ref(), ways, begun }).await;
+            self.memory.flush(Now { release, last_good: self.view.last_good.as_ref(), left: &left }).await;
         }
     }
 
@@ -334,18 +328,20 @@ impl Desired {
         let Some(preparing) = &self.preparing else { return };
         let revision = preparing.revision.clone();
         self.interrupted = None;
-        self.release = Some(begin(self.release.take(), revision, &candidate.names, &self.roots));
+        let before = self.release.take();
+        self.release = Some(begin(before, revision, &candidate.names, |name| rooted(&self.roots, name)));
         for step in candidate.steps {
             self.learn(step);
         }
     }
 
-    /// Takes in what was found out about a node of the release in force.
+    /// Takes in what was found out about a node.
     fn learn(&mut self, step: Prepared) {
         let Some(release) = &mut self.release else { return };
+        let said = |failure: Failure| failure.said;
         match step {
-            Prepared::Evaluated(name, outcome) => evaluated(release, &name, outcome),
-            Prepared::Built(name, outcome) => built(release, &name, outcome),
+            Prepared::Evaluated(name, outcome) => evaluated(release, &name, outcome.map_err(said)),
+            Prepared::Built(name, outcome) => built(release, &name, outcome.map(drop).map_err(said)),
             Prepared::Named(_) | Prepared::Blocked(..) | Prepared::Done => {}
         }
     }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -28,7 +29,7 @@ pub enum Prepared {
     /// It cannot be read as a whole.
     Blocked(BlockedReason, Failure),
     /// A node's declaration, or why it does not evaluate. `None`: the node is disabled.
-    Evaluated(NodeName, Result<Option<Box<NodeSpec>>, Failure>),
+    Evaluated(NodeName, Result<Option<Arc<NodeSpec>>, Failure>),
     /// A node's system is built, rooted and published as far as it can be, or why it is not built.
     Built(NodeName, Result<Publication, Failure>),
     /// Every node has been built or has failed.
@@ -149,7 +150,7 @@ fn told(
                 tracing::warn!(node = %name, ignored, "has settings that are not heeded; `driftless check` lists them");
             }
             let spec = Box::new(spec.in_fleet(rollout));
-            evaluated(Ok(Some(spec.clone())));
+            evaluated(Ok(Some(Arc::from(spec.clone()))));
             return Some(spec);
         }
     }

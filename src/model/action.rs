@@ -51,3 +51,14 @@ pub enum Purpose {
     /// The node gets something new.
     Release,
 }
+
+impl Action {
+    /// The system that it is about.
+    pub fn toplevel(&self) -> &StorePath {
+        match self {
+            Self::Deploy { toplevel, .. } | Self::Attach { toplevel, .. } | Self::Reboot { toplevel, .. } => {
+                toplevel
+            }
+        }
+    }
+}
