@@ -21,6 +21,7 @@
 //! 9. *Is there room?* At most `maxInFlight` nodes switch at once, first by name. Re-attaching never waits for room.
 
 pub mod backoff;
+pub mod declared;
 pub mod drift;
 pub mod history;
 pub mod pin;

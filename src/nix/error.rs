@@ -55,9 +55,9 @@ pub enum NixError {
     Manifest {
         /// The node, or the deployment as a whole.
         of: Subject,
-        /// Why.
+        /// Where in it, and why.
         #[source]
-        source: serde_json::Error,
+        source: Misread,
     },
     /// The manifest is of another time.
     #[error("the deployment's manifest has version {found}, this driftless understands {expected}")]
@@ -308,6 +308,9 @@ impl NixError {
         }
     }
 }
+
+/// A document that cannot be read: `rollout.windows[0].timeZone: ...`.
+pub type Misread = serde_path_to_error::Error<serde_json::Error>;
 
 /// What is evaluated.
 #[derive(Debug, Clone, PartialEq, Eq)]
