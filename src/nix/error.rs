@@ -274,6 +274,11 @@ impl NixError {
         }
     }
 
+    /// Whether it evaluates, but to something that makes no sense.
+    pub fn is_misread(&self) -> bool {
+        matches!(self, Self::Manifest { .. })
+    }
+
     /// Whether an evaluation ended as one does that has too little memory: it says so, or it was killed.
     pub(super) fn wants_memory(&self) -> bool {
         match self {

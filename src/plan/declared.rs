@@ -33,19 +33,30 @@ impl fmt::Display for Misdeclared {
 /// What is known of a node that the deployment names.
 #[derive(Debug, Clone, Copy)]
 pub enum Known<'a> {
-    /// All.
-    Spec(&'a NodeSpec),
+    /// What counts here of its declaration.
+    Said {
+        /// Its groups.
+        tags: &'a BTreeSet<Tag>,
+        /// What it comes after.
+        after: &'a [Selector],
+    },
     /// Only its name, as yet or because it does not evaluate.
     Name,
     /// It is no part of the fleet. Naming it is no mistake: it may come back.
     Disabled,
 }
 
+impl<'a> From<&'a NodeSpec> for Known<'a> {
+    fn from(spec: &'a NodeSpec) -> Self {
+        Self::Said { tags: &spec.tags, after: &spec.after }
+    }
+}
+
 impl<'a> Known<'a> {
     /// A disabled node has none: a typo in a tag must not pass because of it.
     fn tags(self) -> Option<&'a BTreeSet<Tag>> {
         match self {
-            Self::Spec(spec) => Some(&spec.tags),
+            Self::Said { tags, .. } => Some(tags),
             Self::Name => None,
             Self::Disabled => Some(const { &BTreeSet::new() }),
         }
@@ -53,10 +64,22 @@ impl<'a> Known<'a> {
 
     fn is_enabled(self) -> bool {
         match self {
-            Self::Spec(_) | Self::Name => true,
+            Self::Said { .. } | Self::Name => true,
             Self::Disabled => false,
         }
     }
+}
+
+/// So many mistakes are told where one line has to do.
+const TOLD: usize = 3;
+
+/// Mistakes in one line, for people.
+pub fn told(found: &[Misdeclared]) -> String {
+    let mut all: Vec<String> = found.iter().take(TOLD).map(ToString::to_string).collect();
+    if let Some(further @ 1..) = found.len().checked_sub(TOLD) {
+        all.push(format!("and {further} more; `driftless check` lists them"));
+    }
+    all.join("; ")
 }
 
 /// Finds all that is certainly wrong. With names alone that is less than with every node.
@@ -175,8 +198,8 @@ impl<'a> Checking<'a> {
     fn after(&mut self) {
         let mut edges: BTreeMap<&NodeName, Vec<&NodeName>> = BTreeMap::new();
         for (name, known) in self.nodes {
-            let Known::Spec(spec) = known else { continue };
-            for (index, selector) in spec.after.iter().enumerate() {
+            let Known::Said { after, .. } = known else { continue };
+            for (index, selector) in after.iter().enumerate() {
                 let place = || format!("nodes.{name}.after[{index}]");
                 if !self.has_meaning(place, selector) {
                     continue;
@@ -277,7 +300,7 @@ mod tests {
         let known = match name.chars().last() {
             Some('?') => Known::Name,
             Some('!') => Known::Disabled,
-            _ => Known::Spec(spec),
+            _ => Known::from(spec),
         };
         (name.trim_end_matches(['?', '!']).parse().unwrap(), known)
     }
