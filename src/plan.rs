@@ -29,6 +29,7 @@
 
 pub mod approval;
 pub mod backoff;
+pub mod declared;
 pub mod drift;
 pub mod gate;
 pub mod history;

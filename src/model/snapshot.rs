@@ -114,7 +114,10 @@ impl Blocked {
     pub fn is_rewrite(&self) -> bool {
         match self.reason {
             BlockedReason::NonFastForward => true,
-            BlockedReason::InvalidFile | BlockedReason::EvalFailed | BlockedReason::MassRemoval => false,
+            BlockedReason::InvalidFile
+            | BlockedReason::EvalFailed
+            | BlockedReason::Misdeclared
+            | BlockedReason::MassRemoval => false,
         }
     }
 }
@@ -127,6 +130,8 @@ pub enum BlockedReason {
     InvalidFile,
     /// The deployment does not evaluate as a whole.
     EvalFailed,
+    /// It evaluates, but says what cannot be meant.
+    Misdeclared,
     /// The branch was rewritten: the new head does not descend from the last good one.
     NonFastForward,
     /// Most of the nodes that are deployed to would be no more.
@@ -135,13 +140,15 @@ pub enum BlockedReason {
 
 impl BlockedReason {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::InvalidFile, Self::EvalFailed, Self::NonFastForward, Self::MassRemoval];
+    pub const ALL: [Self; 5] =
+        [Self::InvalidFile, Self::EvalFailed, Self::Misdeclared, Self::NonFastForward, Self::MassRemoval];
 
     /// The metric label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidFile => "invalid_file",
             Self::EvalFailed => "eval_failed",
+            Self::Misdeclared => "misdeclared",
             Self::NonFastForward => "non_fast_forward",
             Self::MassRemoval => "mass_removal",
         }

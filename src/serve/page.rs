@@ -132,6 +132,7 @@ fn blocked_because(reason: BlockedReason) -> &'static str {
     match reason {
         BlockedReason::InvalidFile => "its deployment file is missing or not usable",
         BlockedReason::EvalFailed => "it does not evaluate",
+        BlockedReason::Misdeclared => "it declares what cannot be meant",
         BlockedReason::NonFastForward => "the branch was rewritten",
         BlockedReason::MassRemoval => "it removes most of the fleet",
     }
