@@ -36,7 +36,6 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::model::decision::{Decision, Plan};
 use crate::model::intent::Intent;
-use crate::model::journal::Outcome;
 use crate::model::name::NodeName;
 use crate::model::release::Release;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView};
@@ -156,7 +155,7 @@ pub async fn run(
     let windows = serve::run(tcp, Some(socket), look, metrics.clone(), reload.clone(), shutdown.clone());
     let windows = tokio::spawn(windows);
 
-    let (desired, ways) = Desired::new(source, &options);
+    let (desired, ways, begun) = Desired::new(source, &options);
     let controller = Controller {
         desk: Desk { news, wake: wake.clone() },
         inbox,
@@ -164,7 +163,7 @@ pub async fn run(
         lookout: Lookout::new(&options, ways),
         desired,
         nix,
-        running: Running::default(),
+        running: Running::resuming(begun),
         comparisons: Comparisons::default(),
         refreshes: Refreshes::new(options.config.secrets.refresh),
         intent: Arc::default(),
@@ -232,8 +231,10 @@ impl Controller {
             self.lookout.follow(&release, &self.running);
             self.running.forget_attempts_except(&release);
             next = next.min(self.lookout.look(&self.desk, &self.running));
+            self.running.note_begun();
             let observed = self.lookout.observed(&self.running);
-            let plan = crate::plan::plan(&release, &observed, now);
+            self.running.settle(&observed, now);
+            let plan = crate::plan::plan(&release, &observed, &self.intent, now);
             self.act(&release, &plan);
             // What was just started is in flight already: the picture shows what is, not what was meant.
             let observed = self.lookout.observed(&self.running);
@@ -247,7 +248,7 @@ impl Controller {
                 next = next.min(began + Duration::try_from(at.duration_since(now)).unwrap_or_default());
             }
         }
-        self.desired.remember(self.lookout.ways());
+        self.desired.remember(self.lookout.ways(), self.running.begun());
         self.passes += 1;
         self.metrics.reconciled(began.elapsed());
         self.publish(now);
@@ -272,7 +273,7 @@ impl Controller {
             News::Observed { node, look } => self.lookout.saw(&node, *look),
             News::Ended(ended) => {
                 self.running.end(&ended);
-                if ended.outcome.as_ref().is_ok_and(|entry| entry.outcome == Some(Outcome::Succeeded)) {
+                if ended.brought() {
                     self.refreshes.brought(&ended.node, &ended.toplevel);
                 }
                 self.lookout.saw(&ended.node, ended.seen);
@@ -375,7 +376,7 @@ impl Controller {
             }
         }
         self.running.let_go();
-        self.desired.remember_all(self.lookout.ways()).await;
+        self.desired.remember_all(self.lookout.ways(), self.running.begun()).await;
         self.lookout.close().await;
     }
 }

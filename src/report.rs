@@ -202,6 +202,7 @@ fn next(name: &NodeName, decision: &Decision) -> String {
         Decision::InFlight => "A deployment to it is running.".into(),
         Decision::Act { action: Action::Deploy { .. } } => "It is deployed in the next pass.".into(),
         Decision::Act { action: Action::Attach { .. } } => "Its running switch is judged.".into(),
+        Decision::Act { action: Action::Reboot { .. } } => "It is rebooted in the next pass.".into(),
         Decision::Hold { hold } => after_hold(name, hold),
     }
 }
@@ -244,6 +245,24 @@ fn after_hold(name: &NodeName, hold: &Hold) -> String {
             format!("Nothing (`onDrift = \"report\"`); `driftless deploy --on {name}` brings it back.")
         }
         Hold::HealDelay { until } => format!("It is healed at {}.", clock(*until)),
+        Hold::Wave { waits_for, .. } => format!("Its turn comes when wave {waits_for} is done."),
+        Hold::Soak { until, .. } => {
+            format!("Its turn comes at {}, if the wave before is well until then.", clock(*until))
+        }
+        Hold::Halted { node, .. } => format!(
+            "Nothing until a new commit, `driftless retry {node}`, or `driftless suspend {node}` to go on without it."
+        ),
+        Hold::Window { until: Some(until), .. } => format!("It is looked at again at {}.", clock(*until)),
+        Hold::Window { until: None, .. } => "Nothing while the deployment's windows stay shut.".into(),
+        Hold::After { node } => format!("Its turn comes after {node}."),
+        Hold::Unavailable { .. } | Hold::WaveLimit { .. } | Hold::RebootTurn { .. } => {
+            "Its turn comes when another node of its wave is done.".into()
+        }
+        Hold::Rebooting { until } => format!("It is to be back by {}.", clock(*until)),
+        Hold::RebootOverdue { .. } => "Somebody has to look at it; it is not rebooted again.".into(),
+        Hold::RebootFailed { .. } => {
+            format!("It is not rebooted again before a new system or `driftless retry {name}`.")
+        }
         Hold::InFlightLimit { .. } => "Its turn comes when another node is done.".into(),
         Hold::Elsewhere { .. } => {
             "Nothing until it answers where it is declared; until then it is worked on where it is.".into()

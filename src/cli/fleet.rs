@@ -23,6 +23,7 @@ use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::observed::Observed;
 use crate::model::release::{NodeRelease, Progress as Built, Release};
+use crate::model::rollout::RolloutSpec;
 use crate::model::selector::Selector;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView, State};
 use crate::plan;
@@ -31,7 +32,7 @@ use crate::plan::view::{Pass, node_views};
 /// Which fleet, and which of its nodes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct FleetArgs {
-    /// Only these nodes: names, globs and @tags, separated by commas
+    /// Only these nodes: names, globs and @tags, joined by `,`, `and`, `or`, `not` and parentheses
     #[arg(long, value_name = "NODES")]
     pub on: Option<Selector>,
     /// Where the fleet is declared.
@@ -118,6 +119,9 @@ async fn look(global: &Global, origin: &Origin, args: &FleetArgs, depth: Depth) 
     }
     let mut nodes = here.look_at_all(&specs_of(&release)).await;
     if depth == Depth::Deployment {
+        // Nor do waves, windows and approvals.
+        let RolloutSpec { max_in_flight, require_all, heal_after, .. } = release.rollout;
+        release.rollout = RolloutSpec { max_in_flight, require_all, heal_after, ..RolloutSpec::default() };
         nodes.values_mut().filter_map(|seen| seen.state.as_mut()).for_each(|state| {
             (state.pin, state.suspended) = (None, Vec::new());
         });
@@ -125,9 +129,9 @@ async fn look(global: &Global, origin: &Origin, args: &FleetArgs, depth: Depth) 
     let nodes = nodes.into_iter().map(|(name, seen)| (name, Arc::new(seen))).collect();
     let observed = Observed { nodes, hooks: HookPolicy::Run, ..Observed::default() };
     let now = Timestamp::now();
-    let plan = plan::plan(&release, &observed, now);
     // What people told a controller is its own, but for what is written on the nodes.
     let intent = Intent::default();
+    let plan = plan::plan(&release, &observed, &intent, now);
     let pass = Pass { release: &release, observed: &observed, plan: &plan, intent: &intent, now };
     let mut nodes = node_views(pass, &BTreeMap::new());
     for (name, node) in &mut nodes {

@@ -21,6 +21,7 @@ use super::succession::{begin, built, deployed_to, evaluated, forget_roots, is_b
 use super::{Desk, News, Options, counted};
 use crate::error_chain::error_chain;
 use crate::model::name::NodeName;
+use crate::model::observed::Begun;
 use crate::model::release::Release;
 use crate::model::revision::Revision;
 use crate::model::snapshot::{Blocked, BlockedReason, SourceView};
@@ -31,6 +32,9 @@ use crate::source::{Lineage, Source, SourceError};
 
 /// A revision with nodes that do not evaluate or build is tried again after this at the latest.
 const PREPARE_AGAIN: Duration = Duration::from_secs(15 * 60);
+
+/// The way over which each node answered last.
+type Ways = BTreeMap<NodeName, Way>;
 
 /// Everything that is known of the source and what it wants.
 #[derive(Debug)]
@@ -57,13 +61,13 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// Starts with what is remembered: the release in force, and the ways over which nodes answered.
-    pub fn new(source: Source, options: &Options) -> (Self, BTreeMap<NodeName, Way>) {
+    /// Starts with what is remembered: the release in force, the ways over which nodes answered, and what was begun on them.
+    pub fn new(source: Source, options: &Options) -> (Self, Ways, BTreeMap<NodeName, Begun>) {
         let config = options.config.source.clone();
         let memory = MemoryFile::of(&options.state_dir);
-        let (release, last_good, ways) = match memory.load() {
-            Some(Memory { release, last_good, ways }) => (Some(release), last_good, ways),
-            None => (None, None, BTreeMap::new()),
+        let (release, last_good, ways, begun) = match memory.load() {
+            Some(Memory { release, last_good, ways, begun }) => (Some(release), last_good, ways, begun),
+            None => Default::default(),
         };
         let unasked = SourceView::unasked(config.display_url(), config.branch.clone());
         let view = SourceView { last_good, ..unasked };
@@ -84,7 +88,7 @@ impl Desired {
             prepare_again: None,
             tries: 0,
         };
-        (desired, ways)
+        (desired, ways, begun)
     }
 
     /// The release in force.
@@ -260,16 +264,16 @@ impl Desired {
     }
 
     /// Keeps the release in force for a successor.
-    pub fn remember(&mut self, ways: &BTreeMap<NodeName, Way>) {
+    pub fn remember(&mut self, ways: &Ways, begun: &BTreeMap<NodeName, Begun>) {
         if let Some(release) = &self.release {
-            self.memory.keep(Now { release, last_good: self.view.last_good.as_ref(), ways });
+            self.memory.keep(Now { release, last_good: self.view.last_good.as_ref(), ways, begun });
         }
     }
 
     /// The same, at the end: what the last pass changed is kept too.
-    pub async fn remember_all(&mut self, ways: &BTreeMap<NodeName, Way>) {
+    pub async fn remember_all(&mut self, ways: &Ways, begun: &BTreeMap<NodeName, Begun>) {
         if let Some(release) = &self.release {
-            self.memory.flush(Now { release, last_good: self.view.last_good.as_ref(), ways }).await;
+            self.memory.flush(Now { release, last_good: self.view.last_good.as_ref(), ways, begun }).await;
         }
     }
 

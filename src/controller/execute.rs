@@ -12,17 +12,17 @@ use tracing::Instrument;
 use super::clock::moved;
 use super::{Desk, News, counted};
 use crate::error_chain::error_chain;
-use crate::model::decision::Action;
+use crate::model::decision::{Action, Purpose};
 use crate::model::hook::{Hook, HookFailure, HookPoint, HookPolicy};
 use crate::model::journal::{Entry, Outcome};
 use crate::model::name::NodeName;
 use crate::model::node::Goal;
-use crate::model::observed::{Attempt, AttemptKind, InFlight, Stage};
+use crate::model::observed::{Attempt, AttemptKind, Begun, BegunWhat, InFlight, Observed, Stage};
 use crate::model::release::Release;
 use crate::model::store_path::StorePath;
 use crate::nix::Nix;
-use crate::node::{Look, Node, NodeError, Order};
-use crate::plan::CONTROLLER;
+use crate::node::{Look, Node, NodeError, Order, Rebooted};
+use crate::plan::{CONTROLLER, settling};
 use crate::serve::metrics::{DeploymentMeter, Metrics};
 
 /// A stage that changes is shown at most so often.
@@ -36,12 +36,14 @@ pub struct Running {
     actions: BTreeMap<NodeName, Acting>,
     attempts: BTreeMap<NodeName, Attempt>,
     hook_failures: BTreeMap<NodeName, HookFailure>,
+    begun: BTreeMap<NodeName, Begun>,
 }
 
 #[derive(Debug)]
 struct Acting {
     toplevel: StorePath,
     since: Timestamp,
+    what: BegunWhat,
     stage: watch::Receiver<Stage>,
     task: JoinHandle<()>,
 }
@@ -71,11 +73,30 @@ pub struct Ended {
     /// What was to be installed.
     pub toplevel: StorePath,
     /// The journal's entry, or why there is none.
-    pub outcome: Result<Entry, NodeError>,
+    pub outcome: Result<Done, NodeError>,
     /// How the hooks after it ended.
     pub hooks: Result<(), NodeError>,
     /// The node right after it.
     pub seen: Look,
+}
+
+/// What came of an action.
+#[derive(Debug)]
+pub enum Done {
+    /// A switch ended; how, says its entry.
+    Switched(Box<Entry>),
+    /// A node was told to reboot, and waited for.
+    Told,
+}
+
+impl Ended {
+    /// Whether a new system has come.
+    pub fn brought(&self) -> bool {
+        match &self.outcome {
+            Ok(Done::Switched(entry)) => entry.outcome == Some(Outcome::Succeeded),
+            Ok(Done::Told) | Err(_) => false,
+        }
+    }
 }
 
 impl Running {
@@ -84,14 +105,20 @@ impl Running {
         let Job { node, action, revision, .. } = &job;
         let (toplevel, goal) = match action {
             Action::Deploy { toplevel, goal, .. } => (toplevel.clone(), *goal),
-            Action::Attach { toplevel, .. } => (toplevel.clone(), node.spec().goal),
+            Action::Attach { toplevel, .. } | Action::Reboot { toplevel, .. } => {
+                (toplevel.clone(), node.spec().goal)
+            }
         };
-        let (show, stage) = watch::channel(Stage::Preparing);
+        let (what, first) = match action {
+            Action::Deploy { .. } | Action::Attach { .. } => (BegunWhat::Switch, Stage::Preparing),
+            Action::Reboot { boot, .. } => (BegunWhat::Reboot { boot: boot.clone() }, Stage::Rebooting),
+        };
+        let (show, stage) = watch::channel(first);
         let name = node.name().clone();
         let span = tracing::info_span!("act", node = %name, revision = revision.get(..7).unwrap_or(revision));
         let work = perform(job, toplevel.clone(), goal, (show, stage.clone()), desk.clone());
         let task = tokio::spawn(work.instrument(span));
-        self.actions.insert(name, Acting { toplevel, since: Timestamp::now(), stage, task });
+        self.actions.insert(name, Acting { toplevel, since: Timestamp::now(), what, stage, task });
     }
 
     /// Takes in the end of an action.
@@ -103,7 +130,7 @@ impl Running {
             self.hook_failures.insert(ended.node.clone(), failure);
         }
         match &ended.outcome {
-            Ok(_) => {
+            Ok(Done::Switched(_) | Done::Told) => {
                 self.attempts.remove(&ended.node);
             }
             Err(error) => {
@@ -118,6 +145,40 @@ impl Running {
                 self.attempts.insert(ended.node.clone(), attempt);
             }
         }
+    }
+
+    /// Takes over what a predecessor began.
+    pub fn resuming(begun: BTreeMap<NodeName, Begun>) -> Self {
+        Self { begun, ..Self::default() }
+    }
+
+    /// Notes what has reached its node by now. Before that, its silence means nothing.
+    pub fn note_begun(&mut self) {
+        for (name, acting) in &self.actions {
+            let begun = match *acting.stage.borrow() {
+                Stage::Switching { .. } | Stage::Rebooting => true,
+                Stage::Preparing | Stage::Copying { .. } | Stage::Building { .. } | Stage::Hook { .. } => {
+                    false
+                }
+            };
+            if begun && self.begun.get(name).is_none_or(|noted| noted.at < acting.since) {
+                let (toplevel, at, what) = (acting.toplevel.clone(), acting.since, acting.what.clone());
+                self.begun.insert(name.clone(), Begun { toplevel, at, what });
+            }
+        }
+    }
+
+    /// What was begun and has not ended well for long enough.
+    pub fn begun(&self) -> &BTreeMap<NodeName, Begun> {
+        &self.begun
+    }
+
+    /// Forgets what has ended well, by what is seen of the nodes.
+    pub fn settle(&mut self, observed: &Observed, now: Timestamp) {
+        self.begun.retain(|name, begun| {
+            let seen = observed.nodes.get(name).map(|seen| &**seen);
+            self.actions.contains_key(name) || !settling::is_settled(begun, seen, now)
+        });
     }
 
     /// Whether something is being done to a node.
@@ -154,6 +215,7 @@ impl Running {
     pub fn clock_stepped(&mut self, by: SignedDuration) {
         self.attempts.values_mut().for_each(|attempt| attempt.last = moved(attempt.last, by));
         self.actions.values_mut().for_each(|acting| acting.since = moved(acting.since, by));
+        self.begun.values_mut().for_each(|begun| begun.at = moved(begun.at, by));
     }
 
     /// What failed on the way to a node no longer holds anything up.
@@ -166,6 +228,7 @@ impl Running {
     pub fn forget_attempts_except(&mut self, release: &Release) {
         self.attempts.retain(|name, _| release.nodes.contains_key(name));
         self.hook_failures.retain(|name, _| release.nodes.contains_key(name));
+        self.begun.retain(|name, _| release.nodes.contains_key(name));
     }
 
     /// Stops watching the switches that are still running: each node decides alone, or with a successor.
@@ -180,9 +243,11 @@ impl Running {
         self.actions.retain(|_, acting| {
             let begun = match *acting.stage.borrow() {
                 Stage::Switching { .. } | Stage::Hook { at: HookPoint::AfterSwitch, .. } => true,
-                Stage::Preparing | Stage::Copying { .. } | Stage::Building { .. } | Stage::Hook { .. } => {
-                    false
-                }
+                Stage::Preparing
+                | Stage::Copying { .. }
+                | Stage::Building { .. }
+                | Stage::Hook { .. }
+                | Stage::Rebooting => false,
             };
             if !begun {
                 acting.task.abort();
@@ -200,6 +265,12 @@ async fn perform(
     desk: Desk,
 ) {
     tracing::info!(%toplevel, "started");
+    if let Action::Reboot { boot, .. } = &job.action {
+        let outcome = job.node.reboot_into(boot, &toplevel, job.node.spec().reboot.timeout).await;
+        job.metrics.rebooted(counted::reboot(&outcome));
+        report_reboot(&outcome);
+        return hand_in(&job, toplevel, outcome.map(|_| Done::Told), Ok(()), &desk).await;
+    }
     let act = async {
         let outcome = switch(&job, &show).await;
         let hooks = match &outcome {
@@ -234,7 +305,18 @@ async fn perform(
     if let Err(error) = &hooks {
         tracing::error!(error = error as &dyn std::error::Error, "a hook failed after the switch");
     }
-    // Looked at before it counts as over, so that the next plan does not act on what was there before.
+    let outcome = outcome.map(|entry| Done::Switched(Box::new(entry)));
+    hand_in(&job, toplevel, outcome, hooks, &desk).await;
+}
+
+/// Looked at before it counts as over, so that the next plan does not act on what was there before.
+async fn hand_in(
+    job: &Job,
+    toplevel: StorePath,
+    outcome: Result<Done, NodeError>,
+    hooks: Result<(), NodeError>,
+    desk: &Desk,
+) {
     let seen = job.node.look(LOOK).await;
     let node = job.node.name().clone();
     desk.hand_in(News::Ended(Box::new(Ended { node, toplevel, outcome, hooks, seen })));
@@ -243,18 +325,23 @@ async fn perform(
 /// Copies and switches, or watches what is switching.
 async fn switch(job: &Job, show: &watch::Sender<Stage>) -> Result<Entry, NodeError> {
     match &job.action {
-        Action::Deploy { toplevel, expected, goal } => {
+        Action::Deploy { toplevel, expected, goal, purpose } => {
+            let asker = match purpose {
+                Purpose::Proof | Purpose::Heal | Purpose::Release => CONTROLLER.to_owned(),
+                Purpose::TakeBack => format!("{CONTROLLER} (taking the release back)"),
+            };
             let order = Order {
                 toplevel: toplevel.clone(),
                 expected: expected.clone(),
                 goal: *goal,
                 revision: job.revision.clone(),
-                asker: CONTROLLER.to_owned(),
+                asker,
                 hooks: hooks(job, toplevel, expected).to_vec(),
             };
             job.node.deploy(&job.nix, &order, show).await
         }
         Action::Attach { id, .. } => job.node.attach(id, show).await,
+        Action::Reboot { .. } => unreachable!("a reboot is no switch"),
     }
 }
 
@@ -270,6 +357,14 @@ fn hooks<'a>(job: &'a Job, toplevel: &StorePath, running: &StorePath) -> &'a [Ho
 fn said(node: &NodeName, error: &NodeError) -> String {
     let said = error.hook_in_one_line().unwrap_or_else(|| error_chain(error));
     said.strip_prefix(&format!("{node}: ")).unwrap_or(&said).to_owned()
+}
+
+fn report_reboot(outcome: &Result<Rebooted, NodeError>) {
+    match outcome {
+        Ok(Rebooted::Back) => tracing::info!("rebooted"),
+        Ok(Rebooted::NotBack) => tracing::error!("has not come back from its reboot"),
+        Err(error) => tracing::warn!(error = error as &dyn std::error::Error, "not rebooted"),
+    }
 }
 
 fn report(outcome: &Result<Entry, NodeError>) {

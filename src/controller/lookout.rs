@@ -262,6 +262,7 @@ impl Lookout {
             attempts: running.attempts(),
             hook_failures: running.hook_failures(),
             hooks: self.hooks,
+            begun: running.begun().clone(),
         }
     }
 
@@ -312,12 +313,14 @@ fn reachable(
         .as_ref()
         .and_then(|seen| seen.state.as_ref())
         .is_some_and(|old| (&old.running, &old.boot_default) == (&state.running, &state.boot_default));
-    let since = before.and_then(|seen| seen.state_since).filter(|_| unchanged);
+    let (since, health) = before.map(|seen| (seen.state_since, seen.health)).unwrap_or_default();
+    let since = since.filter(|_| unchanged);
     Observation {
         contact: Contact::Reachable { at: now },
         state: Some(state),
         state_since: since.or(Some(now)),
         elsewhere,
+        health,
     }
 }
 
@@ -329,6 +332,9 @@ fn unreachable(name: &NodeName, before: Option<Observation>, said: String, now: 
             now
         }
     };
-    let (state, state_since) = before.map(|seen| (seen.state, seen.state_since)).unwrap_or_default();
-    Observation { contact: Contact::Unreachable { since, error: said }, state, state_since, elsewhere: None }
+    let contact = Contact::Unreachable { since, error: said };
+    match before {
+        Some(before) => Observation { contact, elsewhere: None, ..before },
+        None => Observation { contact, state: None, state_since: None, elsewhere: None, health: Vec::new() },
+    }
 }

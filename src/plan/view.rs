@@ -86,9 +86,10 @@ fn view(
     let desired = target.toplevel;
     let observation = pass.observed.nodes.get(name);
     let state = observation.and_then(|observation| observation.state.as_ref());
+    let failing = observation.map_or(&[][..], |observation| &observation.health);
     let drift = observation.and_then(|observation| fresh(observation)).zip(node.spec.as_deref());
     let drift: BTreeSet<DriftKind> =
-        drift.map(|(state, spec)| drift::kinds(desired, spec, state)).unwrap_or_default();
+        drift.map(|(state, spec)| drift::kinds(desired, spec, state, failing)).unwrap_or_default();
     let desired_revision = revision_of(&target, state, pass.release);
     let running_revision = state.and_then(|state| match desired {
         Some(desired) if *desired == state.running => desired_revision.clone(),
@@ -106,6 +107,7 @@ fn view(
         desired,
         staged,
         switching: fleet.switching,
+        failing,
     };
     NodeView {
         decision: decision.clone(),
@@ -181,29 +183,39 @@ fn since(
 pub fn state_word(decision: &Decision) -> State {
     match decision {
         Decision::InSync => State::InSync,
-        Decision::InFlight | Decision::Act { action: Action::Deploy { .. } | Action::Attach { .. } } => {
+        Decision::InFlight
+        | Decision::Act { action: Action::Deploy { .. } | Action::Attach { .. } | Action::Reboot { .. } } => {
             State::Switching
         }
         Decision::Hold { hold } => match hold {
             Hold::NoHost
             | Hold::NotObserved
             | Hold::Suspended { .. }
-            | Hold::Approval { .. }
             | Hold::Pinned { .. }
             | Hold::Evaluating
             | Hold::Building
             | Hold::ReleaseIncomplete { .. }
             | Hold::Backoff { .. }
             | Hold::AwaitingReboot
+            | Hold::Wave { .. }
+            | Hold::Soak { .. }
+            | Hold::Halted { .. }
+            | Hold::Approval { .. }
+            | Hold::Window { .. }
+            | Hold::After { .. }
+            | Hold::Unavailable { .. }
+            | Hold::WaveLimit { .. }
+            | Hold::RebootTurn { .. }
             | Hold::InFlightLimit { .. } => State::Held,
             Hold::Unreachable { .. } => State::Unreachable,
-            Hold::Busy { .. } => State::Switching,
+            Hold::Busy { .. } | Hold::Rebooting { .. } => State::Switching,
             Hold::ReportOnly
             | Hold::HealDelay { .. }
             | Hold::Elsewhere { .. }
             | Hold::RebootRequired
             | Hold::Degraded { .. } => State::Drift,
             Hold::HooksRefused { .. } | Hold::HookFailed { .. } => State::Failed,
+            Hold::RebootOverdue { .. } | Hold::RebootFailed { .. } => State::Failed,
             Hold::WrongMachine { .. } | Hold::NotEvaluated { .. } | Hold::NotBuilt { .. } => State::Failed,
             Hold::GivenUp { outcome, .. } => match outcome {
                 Outcome::RolledBack | Outcome::CommitFailed => State::RolledBack,
