@@ -16,11 +16,13 @@ mod desk;
 mod execute;
 mod head;
 mod lookout;
+mod marks;
 mod memory;
 mod prepare;
 mod preparing;
 mod secrets;
 mod state_lock;
+mod steering;
 mod succession;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +37,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::model::decision::{Decision, Plan};
-use crate::model::intent::Intent;
 use crate::model::name::NodeName;
 use crate::model::release::Release;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView};
@@ -53,6 +54,8 @@ use execute::Running;
 use lookout::Lookout;
 use secrets::Refreshes;
 pub use state_lock::StateError;
+use steering::Steering;
+pub use steering::{AtRestError, edit_at_rest};
 
 /// The longest sleep between two passes: the heartbeat of the loop.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -64,6 +67,9 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for switches that are running on nodes. A successor re-attaches to what is left. With what
 /// comes after it, less than the `TimeoutStopSec` of `deploy/driftless.service`.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(40);
+
+/// So many people may say something between two passes; whoever comes then is told to come again.
+const WISHES: usize = 64;
 
 /// What a controller is started with.
 #[derive(Debug, Clone)]
@@ -117,7 +123,7 @@ struct Controller {
     running: Running,
     comparisons: Comparisons,
     refreshes: Refreshes,
-    intent: Arc<Intent>,
+    steering: Steering,
     views: BTreeMap<NodeName, Arc<NodeView>>,
     clock: Clock,
     passes: u64,
@@ -137,6 +143,9 @@ pub async fn run(
     let nix = Nix::new(&config.nix, &options.state_dir).map_err(ControllerError::Nix)?;
     let nix = nix.evaluating(&config.eval);
     nix.check_signing_key().map_err(ControllerError::SigningKey)?;
+    if let Some(file) = &config.serve.token_file {
+        serve::check_token_file(file).map_err(ControllerError::Serve)?;
+    }
     let address = config.serve.listen;
     let tcp =
         TcpListener::bind(address).await.map_err(|source| ControllerError::Listen { address, source })?;
@@ -152,7 +161,11 @@ pub async fn run(
     let (news, inbox) = mpsc::unbounded_channel();
     let (snapshot, look) = watch::channel(Arc::new(Snapshot::starting(config, Timestamp::now())));
     let metrics = Arc::new(Metrics::new());
-    let windows = serve::run(tcp, Some(socket), look, metrics.clone(), reload.clone(), shutdown.clone());
+    let (tell, wishes) = mpsc::channel(WISHES);
+    let hatch = serve::steer::Hatch::new(tell, wake.clone());
+    let controls =
+        serve::Controls { look: reload.clone(), hatch, token_file: config.serve.token_file.clone() };
+    let windows = serve::run(tcp, Some(socket), look, metrics.clone(), controls, shutdown.clone());
     let windows = tokio::spawn(windows);
 
     let (desired, ways, begun) = Desired::new(source, &options);
@@ -166,7 +179,7 @@ pub async fn run(
         running: Running::resuming(begun),
         comparisons: Comparisons::default(),
         refreshes: Refreshes::new(options.config.secrets.refresh),
-        intent: Arc::default(),
+        steering: Steering::new(&options.state_dir, wishes),
         views: BTreeMap::new(),
         clock: Clock::now(),
         passes: 0,
@@ -212,6 +225,7 @@ impl Controller {
         self.lookout.look_now();
         self.running.forget_attempts();
         self.refreshes.try_now();
+        self.steering.marks.try_now();
     }
 
     /// One pass: read what tasks found, start what is due, plan, act, publish. Returns when to look again at the latest.
@@ -227,6 +241,7 @@ impl Controller {
         let mut next = began + HEARTBEAT;
         next = next.min(self.desired.advance(&self.nix, &self.desk));
         let now = Timestamp::now();
+        self.steering.hear(self.desired.release(), &self.views, now, &self.desk);
         if let Some(release) = self.desired.release().cloned() {
             self.lookout.follow(&release, &self.running);
             self.running.forget_attempts_except(&release);
@@ -234,16 +249,19 @@ impl Controller {
             self.running.note_begun();
             let observed = self.lookout.observed(&self.running);
             self.running.settle(&observed, now);
-            let plan = crate::plan::plan(&release, &observed, &self.intent, now);
+            let plan = crate::plan::plan(&release, &observed, self.steering.intent(), now);
             self.act(&release, &plan);
             // What was just started is in flight already: the picture shows what is, not what was meant.
             let observed = self.lookout.observed(&self.running);
-            let pass =
-                Pass { release: &release, observed: &observed, plan: &plan, intent: &self.intent, now };
+            let intent = self.steering.intent();
+            let pass = Pass { release: &release, observed: &observed, plan: &plan, intent, now };
             self.views = node_views(pass, &self.views);
             self.compare();
             let node = |name: &NodeName| self.lookout.node(name).cloned();
             self.refreshes.start(&self.views, now, node, (&self.nix, &self.desk));
+            for marked in self.steering.mark(&self.views, now, node, &self.desk) {
+                self.lookout.look_at(&marked);
+            }
             if let Some(at) = plan.look_again_at {
                 next = next.min(began + Duration::try_from(at.duration_since(now)).unwrap_or_default());
             }
@@ -252,6 +270,7 @@ impl Controller {
         self.passes += 1;
         self.metrics.reconciled(began.elapsed());
         self.publish(now);
+        self.steering.answer();
         next
     }
 
@@ -336,7 +355,7 @@ impl Controller {
             passes: self.passes,
             ready: self.ready,
             source: self.desired.view(&shown),
-            intent: Arc::clone(&self.intent),
+            intent: Arc::clone(self.steering.intent()),
             nodes: self.views.clone(),
         };
         self.snapshot.send_replace(Arc::new(snapshot));
@@ -359,6 +378,7 @@ impl Controller {
         self.lookout.cancel();
         self.comparisons.cancel();
         self.refreshes.cancel();
+        self.steering.marks.cancel();
         self.running.cancel_unstarted();
         let deadline = Instant::now() + SHUTDOWN_GRACE;
         while self.running.count() > 0 {

@@ -153,6 +153,13 @@ impl Lookout {
         self.watched.values_mut().for_each(|watched| watched.due = now);
     }
 
+    /// One node is due.
+    pub fn look_at(&mut self, name: &NodeName) {
+        if let Some(watched) = self.watched.get_mut(name) {
+            watched.due = Instant::now();
+        }
+    }
+
     /// Starts the reads that are due; not of nodes that are being worked on. Returns when the next will be.
     pub fn look(&mut self, desk: &Desk, running: &Running) -> Instant {
         let now = Instant::now();
