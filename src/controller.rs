@@ -15,12 +15,14 @@ mod desired;
 mod desk;
 mod execute;
 mod head;
+mod marks;
 mod memory;
 mod prepare;
 mod preparing;
 mod roots;
 mod secrets;
 mod state_lock;
+mod steering;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -52,6 +54,8 @@ use desk::{Desk, News};
 use execute::{Ended, Running};
 use secrets::Refreshes;
 pub use state_lock::StateError;
+use steering::Steering;
+pub use steering::{AtRestError, edit_at_rest};
 
 /// After a pass, so many times its own length belongs to everything else: however often it is woken, the loop takes at
 /// most a fifth of one processor, and what arrives meanwhile is read in one go.
@@ -61,6 +65,9 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for switches that are running on nodes. A successor re-attaches to what is left. With what
 /// comes after it, less than the `TimeoutStopSec` of `deploy/driftless.service`.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(40);
+
+/// So many people may say something between two passes; whoever comes then is told to come again.
+const WISHES: usize = 64;
 
 /// What a controller is started with.
 #[derive(Debug, Clone)]
@@ -115,6 +122,7 @@ struct Controller {
     running: Running,
     comparisons: Comparisons,
     refreshes: Refreshes,
+    steering: Steering,
     passes: u64,
     ready: Ready,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -132,6 +140,9 @@ pub async fn run(
     let nix = Nix::new(&config.nix, &options.state_dir).map_err(ControllerError::Nix)?;
     let nix = nix.evaluating(&config.eval);
     nix.check_signing_key().map_err(ControllerError::SigningKey)?;
+    if let Some(file) = &config.serve.token_file {
+        serve::check_token_file(file).map_err(ControllerError::Serve)?;
+    }
     let address = config.serve.listen;
     let tcp =
         TcpListener::bind(address).await.map_err(|source| ControllerError::Listen { address, source })?;
@@ -147,7 +158,11 @@ pub async fn run(
     let (news, inbox) = mpsc::unbounded_channel();
     let (snapshot, look) = watch::channel(Arc::new(Snapshot::starting(config, Timestamp::now())));
     let metrics = Arc::new(Metrics::new());
-    let windows = serve::run(tcp, Some(socket), look, metrics.clone(), reload.clone(), shutdown.clone());
+    let (tell, wishes) = mpsc::channel(WISHES);
+    let hatch = serve::steer::Hatch::new(tell, wake.clone());
+    let controls =
+        serve::Controls { look: reload.clone(), hatch, token_file: config.serve.token_file.clone() };
+    let windows = serve::run(tcp, Some(socket), look, metrics.clone(), controls, shutdown.clone());
     let windows = tokio::spawn(windows);
 
     let (desired, left) = Desired::new(source, &options);
@@ -163,6 +178,7 @@ pub async fn run(
         running: Running::default(),
         comparisons: Comparisons::default(),
         refreshes: Refreshes::new(options.config.secrets.refresh),
+        steering: Steering::new(&options.state_dir, wishes),
         passes: 0,
         ready: Ready::Starting,
         snapshot,
@@ -205,6 +221,7 @@ impl Controller {
         self.desired.try_now();
         self.reconciler.try_now();
         self.refreshes.try_now();
+        self.steering.marks.try_now();
     }
 
     /// One pass: read what tasks found, start what is due, plan, act, publish. Returns when to look again at the latest.
@@ -217,6 +234,9 @@ impl Controller {
         }
         self.read_stages();
         let mut next = (began + HEARTBEAT).min(self.desired.advance(&self.nix, &self.desk));
+        let (views, now) = (self.reconciler.views(), self.reconciler.now());
+        self.steering.hear(self.desired.release(), views, now, &self.desk);
+        self.reconciler.wanted(Arc::clone(self.steering.intent()));
         if let Some(release) = self.desired.release().cloned() {
             let orders = self.reconciler.pass(&release);
             self.connections.follow(&self.reconciler);
@@ -225,14 +245,17 @@ impl Controller {
             self.reconciler.show(&release, &orders.plan);
             self.compare();
             let node = |name: &NodeName| self.connections.node(name).cloned();
-            let (views, now) = (self.reconciler.views(), self.reconciler.now());
+            let views = self.reconciler.views();
             self.refreshes.start(views, now, node, (&self.nix, &self.desk));
+            let marked = self.steering.mark(views, now, node, &self.desk);
+            marked.iter().for_each(|name| self.reconciler.look_at(name));
             next = next.min(orders.next);
         }
         self.desired.remember(self.reconciler.left());
         self.passes += 1;
         self.metrics.reconciled(began.elapsed());
         self.publish();
+        self.steering.answer();
         next
     }
 
@@ -346,6 +369,7 @@ impl Controller {
         self.connections.cancel();
         self.comparisons.cancel();
         self.refreshes.cancel();
+        self.steering.marks.cancel();
         self.read_stages();
         for name in self.reconciler.give_up_unstarted() {
             self.running.abort(&name);

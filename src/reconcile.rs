@@ -130,6 +130,11 @@ impl Reconciler {
         self.looked(name, sight);
     }
 
+    /// A node has changed by what was done beside the loop: it is looked at.
+    pub fn look_at(&mut self, name: &NodeName) {
+        self.lookout.look_at(name, self.now.steady);
+    }
+
     /// What people want from now on.
     pub fn wanted(&mut self, intent: Arc<Intent>) {
         self.intent = intent;

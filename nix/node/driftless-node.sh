@@ -71,6 +71,12 @@ is_number() {
   [ ${#1} -le 5 ]
 }
 
+# A time in seconds, or none.
+is_end() {
+  case $1 in -) return 0 ;; '' | *[!0-9]*) return 1 ;; esac
+  [ ${#1} -le 12 ]
+}
+
 # A whole path, directly in the store; its name is a hash of 32 letters, a dash, and more.
 is_store_path() {
   case $1 in /nix/store/*) ;; *) return 1 ;; esac
@@ -194,6 +200,8 @@ check() { # [WORD]...
     reject) [ $# -eq 3 ] && is_id "$1" && is_hex "$2" 32 && is_text "$3" ;;
     pin) [ $# -eq 3 ] && is_text "$1" && is_text "$2" && is_text "$3" ;;
     unpin | forgive) [ $# -eq 0 ] ;;
+    suspend) [ $# -eq 4 ] && is_id "$1" && is_text "$2" && is_end "$3" && is_text "$4" ;;
+    unsuspend) [ $# -eq 1 ] && is_id "$1" ;;
     reboot) [ $# -ge 1 ] && [ $# -le 2 ] && is_boot_id "$1" && { [ $# -eq 1 ] || is_store_path "$2"; } ;;
     secrets) check_secrets "$@" ;;
     *) refuse "there is no verb $(quoted "$verb")" ;;

@@ -245,7 +245,7 @@ pub async fn one(global: &Global, name: &NodeName, declared: Declared) -> Result
 }
 
 /// Keeps the nodes that were asked for.
-fn choose(mut snapshot: Snapshot, args: &FleetArgs) -> Result<Snapshot> {
+pub fn choose(mut snapshot: Snapshot, args: &FleetArgs) -> Result<Snapshot> {
     let Some(selector) = &args.on else { return Ok(snapshot) };
     let tags = |node: &Arc<NodeView>| node.spec.as_ref().map(|spec| spec.tags.clone()).unwrap_or_default();
     let fleet = snapshot.nodes.iter().map(|(name, node)| (name.clone(), tags(node))).collect();

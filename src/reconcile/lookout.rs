@@ -113,6 +113,13 @@ impl Lookout {
         self.watched.values_mut().for_each(|watched| watched.due = now);
     }
 
+    /// One node is due.
+    pub fn look_at(&mut self, name: &NodeName, now: Instant) {
+        if let Some(watched) = self.watched.get_mut(name) {
+            watched.due = now;
+        }
+    }
+
     /// The nodes to be read now; not those that are being worked on. And when the next will be due.
     pub fn due(&mut self, is_acting: impl Fn(&NodeName) -> bool, now: Instant) -> (Vec<NodeName>, Instant) {
         let (mut due, mut next) = (Vec::new(), now + self.interval);
