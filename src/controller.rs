@@ -6,6 +6,7 @@
 //! found waits in a queue until the next pass reads it. Nothing is decided here: that is `plan`'s.
 
 mod affected;
+mod beginning;
 mod candidate;
 mod clock;
 mod commit_times;
@@ -15,6 +16,7 @@ mod desired;
 mod desk;
 mod execute;
 mod head;
+mod health;
 mod lookout;
 mod memory;
 mod prepare;
@@ -38,7 +40,7 @@ use crate::model::decision::{Decision, Plan};
 use crate::model::journal::Outcome;
 use crate::model::name::NodeName;
 use crate::model::release::Release;
-use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView};
+use crate::model::snapshot::{NodeView, Ready, Snapshot};
 use crate::nix::{Nix, NixError};
 use crate::plan::view::{Pass, node_views};
 use crate::serve::metrics::Metrics;
@@ -50,6 +52,7 @@ use compare::Comparisons;
 use desired::Desired;
 use desk::{Desk, News};
 use execute::Running;
+use health::Rounds;
 use lookout::Lookout;
 use secrets::Refreshes;
 pub use state_lock::StateError;
@@ -117,6 +120,7 @@ struct Controller {
     running: Running,
     comparisons: Comparisons,
     refreshes: Refreshes,
+    rounds: Rounds,
     views: BTreeMap<NodeName, Arc<NodeView>>,
     clock: Clock,
     passes: u64,
@@ -165,6 +169,7 @@ pub async fn run(
         running: Running::default(),
         comparisons: Comparisons::default(),
         refreshes: Refreshes::new(options.config.secrets.refresh),
+        rounds: Rounds::default(),
         views: BTreeMap::new(),
         clock: Clock::now(),
         passes: 0,
@@ -210,6 +215,7 @@ impl Controller {
         self.lookout.look_now();
         self.running.forget_attempts();
         self.refreshes.try_now();
+        self.rounds.try_now();
     }
 
     /// One pass: read what tasks found, start what is due, plan, act, publish. Returns when to look again at the latest.
@@ -229,6 +235,7 @@ impl Controller {
             self.lookout.follow(&release, &self.running);
             self.running.forget_attempts_except(&release);
             next = next.min(self.lookout.look(&self.desk, &self.running));
+            self.lookout.tell_health(&self.rounds);
             let observed = self.lookout.observed(&self.running);
             let plan = crate::plan::plan(&release, &observed, now);
             self.act(&release, &plan);
@@ -238,7 +245,8 @@ impl Controller {
                 node_views(Pass { release: &release, observed: &observed, plan: &plan, now }, &self.views);
             self.compare();
             let node = |name: &NodeName| self.lookout.node(name).cloned();
-            self.refreshes.start(&self.views, now, node, (&self.nix, &self.desk));
+            self.refreshes.start(&self.views, now, &node, (&self.nix, &self.desk));
+            next = self.rounds.start(&self.views, node, &self.desk).map_or(next, |due| next.min(due));
             if let Some(at) = plan.look_again_at {
                 next = next.min(began + Duration::try_from(at.duration_since(now)).unwrap_or_default());
             }
@@ -255,6 +263,7 @@ impl Controller {
         self.desired.clock_stepped(by);
         self.lookout.clock_stepped(by);
         self.running.clock_stepped(by);
+        self.rounds.clock_stepped(by);
         for view in self.views.values_mut() {
             let view = Arc::make_mut(view);
             view.since = clock::moved(view.since, by);
@@ -268,7 +277,10 @@ impl Controller {
             News::Observed { node, look } => self.lookout.saw(&node, *look),
             News::Ended(ended) => {
                 self.running.end(&ended);
-                if ended.outcome.as_ref().is_ok_and(|entry| entry.outcome == Some(Outcome::Succeeded)) {
+                let well =
+                    ended.outcome.as_ref().is_ok_and(|entry| entry.outcome == Some(Outcome::Succeeded));
+                self.rounds.switched(&ended.node, well);
+                if well {
                     self.refreshes.brought(&ended.node, &ended.toplevel);
                 }
                 self.lookout.saw(&ended.node, ended.seen);
@@ -280,6 +292,7 @@ impl Controller {
                 }
                 self.comparisons.take_in(pair, packages);
             }
+            News::HealthChecked { node, round } => self.rounds.took(&node, round, Timestamp::now()),
             News::SecretsCompared { node, toplevel, well: true } => self.refreshes.brought(&node, &toplevel),
             News::SecretsCompared { node, toplevel, well: false } => self.refreshes.failed(&node, &toplevel),
         }
@@ -353,6 +366,7 @@ impl Controller {
         self.lookout.cancel();
         self.comparisons.cancel();
         self.refreshes.cancel();
+        self.rounds.cancel();
         self.running.cancel_unstarted();
         let deadline = Instant::now() + SHUTDOWN_GRACE;
         while self.running.count() > 0 {
@@ -372,19 +386,5 @@ impl Controller {
         self.running.let_go();
         self.desired.remember_all(self.lookout.ways()).await;
         self.lookout.close().await;
-    }
-}
-
-impl Snapshot {
-    /// The picture before the first pass.
-    fn starting(config: &Config, now: Timestamp) -> Self {
-        Self {
-            version: 1,
-            at: now,
-            passes: 0,
-            ready: Ready::Starting,
-            source: SourceView::unasked(config.source.display_url(), config.source.branch.clone()),
-            nodes: BTreeMap::new(),
-        }
     }
 }

@@ -61,6 +61,9 @@ pub mod secrets;
 // What to do about each node, and why not: pure.
 pub mod plan;
 
+// Servers, asked from here for health checks: HTTP, TCP, Prometheus.
+pub mod probe;
+
 // One machine: ssh, observe, switch, and the script that runs there.
 pub mod node;
 

@@ -180,7 +180,7 @@ fn every_option_reaches_the_manifest() {
         );
         assert_eq!(
             deployment.names()["rollout"],
-            json!({ "maxInFlight": 2, "requireAll": true, "healAfter": 3900 })
+            json!({ "maxInFlight": 2, "requireAll": true, "healAfter": 3900, "healthChecks": { "units": [], "commands": {} } })
         );
         let web = deployment.nodes()["web"].take();
         let expected = json!({

@@ -14,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::clock::moved;
 use super::execute::Running;
+use super::health::Rounds;
 use super::{Desk, News, Options};
 use crate::config::{ObserveConfig, SshConfig};
 use crate::error_chain::error_chain;
@@ -249,6 +250,16 @@ impl Lookout {
                 Contact::Reachable { at } | Contact::Unreachable { since: at, error: _ } => {
                     *at = moved(*at, by)
                 }
+            }
+        }
+    }
+
+    /// Which checks fail, of every node that was seen.
+    pub fn tell_health(&mut self, rounds: &Rounds) {
+        for (name, watched) in &mut self.watched {
+            let failing = rounds.failing(name);
+            if let Some(seen) = watched.seen.as_mut().filter(|seen| seen.health != failing) {
+                Arc::make_mut(seen).health = failing;
             }
         }
     }
