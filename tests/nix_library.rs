@@ -3,6 +3,7 @@
 //! Runs with the small nixpkgs in `tests/nixpkgs`, and again with the real one that `DRIFTLESS_TEST_NIXPKGS` names.
 //! Never looks into `nix/`: only its three entries (`default.nix`, `manifest.nix`, the NixOS module) are used.
 
+mod health;
 mod secrets;
 
 use std::fs;
