@@ -17,15 +17,15 @@ use crate::beginning::{commit, fleet};
 const SOON: Duration = Duration::from_secs(60);
 
 /// A server of HTTP that says the same to everybody.
-struct Server {
-    port: u16,
+pub struct Server {
+    pub port: u16,
     says: Arc<Mutex<(String, String)>>,
     asked: Arc<Mutex<usize>>,
 }
 
 impl Server {
     /// Says this status and body until it is told otherwise.
-    fn start(status: &str, body: &str) -> Self {
+    pub fn start(status: &str, body: &str) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let says = Arc::new(Mutex::new((status.to_owned(), body.to_owned())));
@@ -48,7 +48,7 @@ impl Server {
         Self { port, says, asked }
     }
 
-    fn says(&self, status: &str, body: &str) {
+    pub fn says(&self, status: &str, body: &str) {
         *self.says.lock().unwrap() = (status.to_owned(), body.to_owned());
     }
 
@@ -76,7 +76,7 @@ fn has_metric(fleet: &Fleet, line: &str) {
 }
 
 /// The host, as nodes of the lab reach it.
-fn gateway(fleet: &Fleet) -> Ipv4Addr {
+pub fn gateway(fleet: &Fleet) -> Ipv4Addr {
     match fleet.nodes["n1"].address() {
         IpAddr::V4(address) => {
             let [a, b, c, _] = address.octets();

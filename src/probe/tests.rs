@@ -4,6 +4,11 @@ use std::num::NonZeroU16;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::*;
 use crate::error_chain::error_chain;
@@ -112,4 +117,61 @@ async fn a_question_to_prometheus_is_a_form() {
     let asked = served.await.unwrap();
     assert!(asked.starts_with("POST /prom/api/v1/query HTTP/1.1\r\n"), "{asked}");
     assert!(asked.ends_with("query=ALERTS%7Bnode%3D%22web1%22%7D%20%3E%200"), "{asked}");
+}
+
+/// Files of `tests/tls`: a server's certificate for `shop.example.org`, its key, and whose signature it has.
+fn pem(name: &str) -> String {
+    format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Answers every request over TLS, as `shop.example.org`, with the `Host` that it was asked by.
+async fn shop() -> u16 {
+    let provider = std::sync::Arc::new(ring::default_provider());
+    let certificates = CertificateDer::pem_file_iter(pem("shop.pem")).unwrap().map(Result::unwrap).collect();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(certificates, PrivateKeyDer::from_pem_file(pem("shop.key")).unwrap())
+        .unwrap();
+    let acceptor = TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut asked = vec![0; 4096];
+            let length = stream.read(&mut asked).await.unwrap();
+            let asked = String::from_utf8_lossy(&asked[..length]).to_lowercase();
+            let host = asked.lines().find(|line| line.starts_with("host: ")).unwrap().to_owned();
+            stream.write_all(answer("200 OK", &host).as_bytes()).await.unwrap();
+            let _ = stream.shutdown().await;
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_server_of_tls_has_to_prove_who_it_is_unless_the_check_says_otherwise() {
+    let port = shop().await;
+    let ask = async |tls: serde_json::Value, body: &str| {
+        let url = format!("https://127.0.0.1:{port}/");
+        let check = check(serde_json::json!({ "url": url, "tls": tls, "body": body }));
+        http(&check, &about(), SECOND * 5).await.map_err(|error| error_chain(&error))
+    };
+    let authority = pem("authority.pem");
+    let proven = serde_json::json!({ "caFile": authority, "serverName": "shop.example.org" });
+    assert_eq!(ask(proven, &format!("host: shop.example.org:{port}")).await, Ok(()));
+    let unnamed = ask(serde_json::json!({ "caFile": authority }), "").await.unwrap_err();
+    assert!(unnamed.starts_with("no TLS with 127.0.0.1: ") && unnamed.contains("not valid for"), "{unnamed}");
+    let other = serde_json::json!({ "serverName": "shop.example.org" });
+    let unknown = ask(other, "").await.unwrap_err();
+    assert!(
+        unknown.contains("UnknownIssuer") || unknown.contains("no certificate of an authority"),
+        "{unknown}"
+    );
+    assert_eq!(ask(serde_json::json!({ "verify": false }), &format!("host: 127.0.0.1:{port}")).await, Ok(()));
+    let missing = ask(serde_json::json!({ "caFile": "/nowhere.pem" }), "").await.unwrap_err();
+    assert!(missing.starts_with("no certificate of an authority in /nowhere.pem: "), "{missing}");
 }
