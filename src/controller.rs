@@ -6,6 +6,7 @@
 //! found waits in a queue until the next pass reads it. Nothing is decided here: that is `plan`'s.
 
 mod affected;
+mod beginning;
 mod candidate;
 mod commit_times;
 mod compare;
@@ -15,6 +16,7 @@ mod desired;
 mod desk;
 mod execute;
 mod head;
+mod health;
 mod marks;
 mod memory;
 mod prepare;
@@ -24,7 +26,7 @@ mod secrets;
 mod state_lock;
 mod steering;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,7 +41,7 @@ use crate::model::decision::Action;
 use crate::model::journal::Outcome;
 use crate::model::name::NodeName;
 use crate::model::release::Release;
-use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView};
+use crate::model::snapshot::{NodeView, Ready, Snapshot};
 use crate::nix::{Nix, NixError};
 use crate::reconcile::clock::Moment;
 use crate::reconcile::{HEARTBEAT, Reconciler, Settings};
@@ -52,6 +54,7 @@ use connections::Connections;
 use desired::Desired;
 use desk::{Desk, News};
 use execute::{Ended, Running};
+use health::Rounds;
 use secrets::Refreshes;
 pub use state_lock::StateError;
 use steering::Steering;
@@ -122,6 +125,7 @@ struct Controller {
     running: Running,
     comparisons: Comparisons,
     refreshes: Refreshes,
+    rounds: Rounds,
     steering: Steering,
     passes: u64,
     ready: Ready,
@@ -178,6 +182,7 @@ pub async fn run(
         running: Running::default(),
         comparisons: Comparisons::default(),
         refreshes: Refreshes::new(options.config.secrets.refresh),
+        rounds: Rounds::default(),
         steering: Steering::new(&options.state_dir, wishes),
         passes: 0,
         ready: Ready::Starting,
@@ -221,6 +226,7 @@ impl Controller {
         self.desired.try_now();
         self.reconciler.try_now();
         self.refreshes.try_now();
+        self.rounds.try_now();
         self.steering.marks.try_now();
     }
 
@@ -238,6 +244,7 @@ impl Controller {
         self.steering.hear(self.desired.release(), views, now, &self.desk);
         self.reconciler.wanted(Arc::clone(self.steering.intent()));
         if let Some(release) = self.desired.release().cloned() {
+            self.rounds.tell(&mut self.reconciler);
             let orders = self.reconciler.pass(&release);
             self.connections.follow(&self.reconciler);
             orders.look.iter().for_each(|name| self.connections.read(name, &self.desk));
@@ -247,6 +254,7 @@ impl Controller {
             let node = |name: &NodeName| self.connections.node(name).cloned();
             let views = self.reconciler.views();
             self.refreshes.start(views, now, node, (&self.nix, &self.desk));
+            next = self.rounds.start(views, node, &self.desk).map_or(next, |due| next.min(due));
             let marked = self.steering.mark(views, now, node, &self.desk);
             marked.iter().for_each(|name| self.reconciler.look_at(name));
             next = next.min(orders.next);
@@ -263,6 +271,7 @@ impl Controller {
         if let Some(by) = self.reconciler.tick(now()) {
             tracing::warn!(seconds = by.as_secs(), "the clock of this host was stepped");
             self.desired.clock_stepped(by);
+            self.rounds.clock_stepped(by);
         }
     }
 
@@ -279,6 +288,7 @@ impl Controller {
                 }
                 self.comparisons.take_in(pair, packages);
             }
+            News::HealthChecked { node, round } => self.rounds.took(&node, round, Timestamp::now()),
             News::SecretsCompared { node, toplevel, well: true } => self.refreshes.brought(&node, &toplevel),
             News::SecretsCompared { node, toplevel, well: false } => self.refreshes.failed(&node, &toplevel),
         }
@@ -293,7 +303,9 @@ impl Controller {
     fn ended(&mut self, Ended { node, entry, ended }: Ended) {
         self.running.forget(&node);
         self.connections.forget_read(&node);
-        if entry.is_some_and(|entry| entry.outcome == Some(Outcome::Succeeded)) {
+        let well = entry.is_some_and(|entry| entry.outcome == Some(Outcome::Succeeded));
+        self.rounds.switched(&node, well);
+        if well {
             self.refreshes.brought(&node, &ended.toplevel);
         }
         self.reconciler.ended(&node, ended);
@@ -369,6 +381,7 @@ impl Controller {
         self.connections.cancel();
         self.comparisons.cancel();
         self.refreshes.cancel();
+        self.rounds.cancel();
         self.steering.marks.cancel();
         self.read_stages();
         for name in self.reconciler.give_up_unstarted() {
@@ -398,20 +411,4 @@ impl Controller {
 /// What both clocks of this host show.
 fn now() -> Moment {
     Moment { wall: Timestamp::now(), steady: Instant::now() }
-}
-
-impl Snapshot {
-    /// The picture before the first pass.
-    fn starting(config: &Config, now: Timestamp) -> Self {
-        Self {
-            version: 1,
-            at: now,
-            passes: 0,
-            ready: Ready::Starting,
-            source: SourceView::unasked(config.source.display_url(), config.source.branch.clone()),
-            intent: Arc::default(),
-            nodes: BTreeMap::new(),
-            waves: Vec::new(),
-        }
-    }
 }

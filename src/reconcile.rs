@@ -20,6 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::model::decision::{Action, Decision, Plan};
+use crate::model::health::FailingCheck;
 use crate::model::hook::HookPolicy;
 use crate::model::intent::Intent;
 use crate::model::name::NodeName;
@@ -128,6 +129,11 @@ impl Reconciler {
         let Ended { toplevel, outcome, hooks, sight } = ended;
         self.actions.end(name, toplevel, (outcome, hooks), self.now.wall);
         self.looked(name, sight);
+    }
+
+    /// These of a node's health checks fail.
+    pub fn checked(&mut self, name: &NodeName, failing: Vec<FailingCheck>) {
+        self.lookout.checked(name, failing);
     }
 
     /// A node has changed by what was done beside the loop: it is looked at.

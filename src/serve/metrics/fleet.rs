@@ -118,6 +118,7 @@ struct Series {
     drift: GaugeVec,
     reboot_required: GaugeVec,
     failed_units: GaugeVec,
+    failing_checks: GaugeVec,
     free_bytes: GaugeVec,
     running_commit: GaugeVec,
     desired_commit: GaugeVec,
@@ -166,6 +167,10 @@ impl Series {
                 "1 if only a reboot starts the kernel, initrd or modules of the running system.",
             ),
             failed_units: of_node("driftless_node_failed_units", "Failed systemd units."),
+            failing_checks: of_node(
+                "driftless_node_failing_checks",
+                "Health checks that fail, as last asked.",
+            ),
             free_bytes: make.gauges(
                 "driftless_node_free_bytes",
                 "Free bytes on the file systems of /nix and /boot.",
@@ -252,6 +257,9 @@ impl Node<'_> {
             }
             let reboot = self.view.drift.contains(&DriftKind::RebootRequired);
             self.set(&series.reboot_required, flag(reboot));
+        }
+        if reachable {
+            self.set(&series.failing_checks, observation.health.len() as f64);
         }
         let Some(state) = &observation.state else { return };
         if let Some(in_sync) = self.in_sync(state) {
