@@ -8,6 +8,7 @@ mod beginning;
 mod campaign;
 mod cli;
 mod cli_on_nodes;
+mod health;
 mod hooks;
 mod links;
 mod logins;

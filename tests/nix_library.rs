@@ -3,6 +3,7 @@
 //! Runs with the small nixpkgs in `tests/nixpkgs`, and again with the real one that `DRIFTLESS_TEST_NIXPKGS` names.
 //! Never looks into `nix/`: only its three entries (`default.nix`, `manifest.nix`, the NixOS module) are used.
 
+mod health;
 mod secrets;
 
 use std::fs;
@@ -180,7 +181,7 @@ fn every_option_reaches_the_manifest() {
         );
         assert_eq!(
             deployment.names()["rollout"],
-            json!({ "maxInFlight": 2, "requireAll": true, "healAfter": 3900 })
+            json!({ "maxInFlight": 2, "requireAll": true, "healAfter": 3900, "healthChecks": { "units": [], "commands": {} } })
         );
         let web = deployment.nodes()["web"].take();
         let expected = json!({

@@ -102,7 +102,10 @@ pub enum Depth {
 /// Looks from here: one evaluation, one read of each node, one plan; nothing is done.
 async fn look(global: &Global, origin: &Origin, args: &FleetArgs, depth: Depth) -> Result<Snapshot> {
     let here = Direct::prepare(global)?;
-    let mut release = here.evaluate(origin, args.on.as_ref()).await?;
+    let mut release = match depth {
+        Depth::Deployment => here.evaluate(origin, args.on.as_ref()).await?,
+        Depth::Systems | Depth::Packages => here.declared(origin, args.on.as_ref()).await?,
+    };
     let evaluated_at = Timestamp::now();
     match depth {
         Depth::Packages => {
@@ -161,6 +164,7 @@ async fn look(global: &Global, origin: &Origin, args: &FleetArgs, depth: Depth) 
         ready: Ready::Ready,
         source,
         intent: Arc::new(intent),
+        waves: plan.waves,
         nodes,
     })
 }
@@ -221,7 +225,7 @@ pub async fn specs(global: &Global, args: &FleetArgs) -> Result<Chosen> {
         }
         Known::Origin(origin) => origin,
     };
-    let release = Direct::prepare(global)?.evaluate(&origin, args.on.as_ref()).await?;
+    let release = Direct::prepare(global)?.declared(&origin, args.on.as_ref()).await?;
     for (name, node) in release.nodes {
         let why = match &node.progress {
             Built::NotEvaluated { error } => format!("does not evaluate: {error}"),

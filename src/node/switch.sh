@@ -1377,10 +1377,24 @@ reply_free() {
 }
 
 observe_journal() {
+  newest=
   for ID in $(entries); do
     ENTRY=$JOURNAL/$ID
-    reply_entry
+    reply_entry || continue
+    case $VALUE in *"${TAB}finished$TAB"*) newest=$ID ;; esac
   done
+  if [ -n "$newest" ]; then reply_baseline "$newest"; fi
+}
+
+# What had failed before a switch is not of its making.
+reply_baseline() { # ID
+  [ -r "$JOURNAL/$1/found" ] || return 0
+  while read -r key value; do
+    [ "$key" = failed-before ] || continue
+    set -f
+    for unit in $value; do reply "baseline-unit $unit"; done
+    set +f
+  done <"$JOURNAL/$1/found"
 }
 
 # Whether somebody watches it: asked by anybody, and without touching the lock. proc(5)'s list of locks would not do: in a
