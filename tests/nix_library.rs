@@ -704,7 +704,7 @@ fn a_flake_says_what_holds_for_the_whole_fleet() {
     let fleet = flake(&nixpkgs, "nixosConfigurations = { }; driftless.rollout = { healAfter = \"10m\"; };");
     assert_eq!(
         fleet.flake("names")["rollout"],
-        json!({ "maxInFlight": 5, "requireAll": false, "healAfter": 600 })
+        json!({ "maxInFlight": 5, "requireAll": false, "healAfter": 600, "healthChecks": { "units": [], "commands": {} } })
     );
     for (rollout, message) in [
         ("maxInFlihgt = 2;", "unknown rollout option 'maxInFlihgt'"),
