@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use driftless::model::intent::Intent;
 use driftless::model::journal::{Cause, Entry, Forgiven, Outcome, Phase, SwitchId};
 use driftless::model::name::NodeName;
 use driftless::model::observed::{Contact, KernelPair, NodeState, Observation, Observed};
@@ -71,6 +72,8 @@ fn state(node: u32) -> NodeState {
         free_boot: Some(1 << 28),
         journal: (0..JOURNAL).map(|number| entry(node, number)).collect::<Vec<_>>().into(),
         pin: None,
+        reboot: None,
+        suspended: Vec::new(),
     }
 }
 
@@ -106,9 +109,12 @@ fn decide(criterion: &mut Criterion) {
     let (release, observed) = fleet();
     let mut group = criterion.benchmark_group("10000 nodes");
     group.sample_size(20).measurement_time(Duration::from_secs(5)).warm_up_time(Duration::from_secs(1));
-    group.bench_function("plan", |bencher| bencher.iter(|| plan(black_box(&release), &observed, now())));
-    let plan = plan(&release, &observed, now());
-    let pass = Pass { release: &release, observed: &observed, plan: &plan, now: now() };
+    let intent = Intent::default();
+    group.bench_function("plan", |bencher| {
+        bencher.iter(|| plan(black_box(&release), &observed, &intent, now()))
+    });
+    let plan = plan(&release, &observed, &intent, now());
+    let pass = Pass { release: &release, observed: &observed, plan: &plan, intent: &intent, now: now() };
     let before = node_views(pass, &BTreeMap::new());
     group.bench_function("views", |bencher| bencher.iter(|| node_views(black_box(pass), &before)));
     group.bench_function("publish", |bencher| bencher.iter(|| black_box(&before).clone()));

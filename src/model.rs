@@ -29,8 +29,10 @@ pub mod intent;
 pub mod journal;
 pub mod observed;
 
+pub mod action;
 pub mod decision;
 pub mod drift;
+pub mod progress;
 pub mod snapshot;
 pub mod spoken;
 

@@ -340,6 +340,10 @@ fn who_has_the_accounts_key_can_do_nothing_but_deploy() {
         "secrets compare ../../../etc",
         "secrets put a b now",
         "pin",
+        "suspend x alice",
+        "suspend ../x alice - because",
+        "suspend x alice soon because",
+        "unsuspend ../x",
     ] {
         managed.refuses(&format!("driftless-node 1 {FRAME} {words}"));
     }

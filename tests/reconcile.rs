@@ -10,6 +10,7 @@ mod restart;
 mod rivals;
 mod source;
 mod state;
+mod steering;
 mod streaming;
 
 use std::time::Duration;

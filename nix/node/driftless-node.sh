@@ -76,6 +76,12 @@ is_number() {
   [ ${#1} -le 5 ]
 }
 
+# A time in seconds, or none.
+is_end() {
+  case $1 in -) return 0 ;; '' | *[!0-9]*) return 1 ;; esac
+  [ ${#1} -le 12 ]
+}
+
 # A whole path, directly in the store; its name is a hash of 32 letters, a dash, and more.
 is_store_path() {
   case $1 in /nix/store/*) ;; *) return 1 ;; esac
@@ -199,7 +205,9 @@ check() { # [WORD]...
     reject) [ $# -eq 3 ] && is_id "$1" && is_hex "$2" 32 && is_text "$3" ;;
     pin) [ $# -eq 3 ] && is_text "$1" && is_text "$2" && is_text "$3" ;;
     unpin | forgive) [ $# -eq 0 ] ;;
-    reboot) [ $# -eq 1 ] && is_boot_id "$1" ;;
+    suspend) [ $# -eq 4 ] && is_id "$1" && is_text "$2" && is_end "$3" && is_text "$4" ;;
+    unsuspend) [ $# -eq 1 ] && is_id "$1" ;;
+    reboot) [ $# -ge 1 ] && [ $# -le 2 ] && is_boot_id "$1" && { [ $# -eq 1 ] || is_store_path "$2"; } ;;
     secrets) check_secrets "$@" ;;
     *) refuse "there is no verb $(quoted "$verb")" ;;
   esac
@@ -225,7 +233,7 @@ check_start() { # ID SYSTEM KEY=VALUE...
       expected=*) is_store_path "$value" ;;
       nonce=*) is_hex "$value" 32 ;;
       goal=switch | goal=boot | goal=test | last-resort=reboot | last-resort=none) ;;
-      ignore-failed=yes | ignore-failed=no | unproven=yes | unproven=no) ;;
+      ignore-failed=yes | ignore-failed=no | unproven=yes | unproven=no | reboots=allowed) ;;
       switch-timeout=* | contact-timeout=* | health-timeout=*) is_number "$value" ;;
       revision=* | asker=* | ignore-units=* | contact-over=* | checks=*) is_text "$value" ;;
       *) false ;;

@@ -1,6 +1,7 @@
 //! The picture that windows show before the first pass.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -16,7 +17,9 @@ impl Snapshot {
             passes: 0,
             ready: Ready::Starting,
             source: SourceView::unasked(config.source.display_url(), config.source.branch.clone()),
+            intent: Arc::default(),
             nodes: BTreeMap::new(),
+            waves: Vec::new(),
         }
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! Owns the way from the source to the release; whether a release is acted on is `plan`'s.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod entering;
+
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -10,22 +12,20 @@ use jiff::{SignedDuration, Timestamp};
 use rand::Rng;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::candidate::{Candidate, Verdict};
-use super::clock::moved;
 use super::commit_times::CommitTimes;
 use super::head::{Fetched, fetch};
 use super::memory::{Memory, MemoryFile, Now};
-use super::prepare::{Again, Preparation, Prepared, prepare};
-use super::preparing::{Counts, Preparing};
-use super::succession::{begin, built, deployed_to, evaluated, forget_roots, is_broken, unfinished};
+use super::prepare::{Preparation, prepare};
+use super::preparing::Preparing;
 use super::{Desk, News, Options, counted};
 use crate::error_chain::error_chain;
-use crate::model::name::NodeName;
 use crate::model::release::Release;
 use crate::model::revision::Revision;
 use crate::model::snapshot::{Blocked, BlockedReason, SourceView};
-use crate::model::way::Way;
 use crate::nix::Nix;
+use crate::reconcile::Left;
+use crate::reconcile::clock::moved;
+use crate::reconcile::succession::unfinished;
 use crate::serve::metrics::{EvaluationResult, FetchResult, Metrics};
 use crate::source::{Lineage, Source, SourceError};
 
@@ -57,13 +57,13 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// Starts with what is remembered: the release in force, and the ways over which nodes answered.
-    pub fn new(source: Source, options: &Options) -> (Self, BTreeMap<NodeName, Way>) {
+    /// Starts with what is remembered: the release in force, and what nobody else knows of the nodes.
+    pub fn new(source: Source, options: &Options) -> (Self, Left) {
         let config = options.config.source.clone();
         let memory = MemoryFile::of(&options.state_dir);
-        let (release, last_good, ways) = match memory.load() {
-            Some(Memory { release, last_good, ways }) => (Some(release), last_good, ways),
-            None => (None, None, BTreeMap::new()),
+        let (release, last_good, left) = match memory.load() {
+            Some(Memory { release, last_good, left }) => (Some(release), last_good, left),
+            None => Default::default(),
         };
         let unasked = SourceView::unasked(config.display_url(), config.branch.clone());
         let view = SourceView { last_good, ..unasked };
@@ -84,7 +84,7 @@ impl Desired {
             prepare_again: None,
             tries: 0,
         };
-        (desired, ways)
+        (desired, left)
     }
 
     /// The release in force.
@@ -123,9 +123,7 @@ impl Desired {
 
     /// Ends fetch, evaluation and builds.
     pub fn cancel(&mut self) {
-        self.fetching = None;
-        self.preparing = None;
-        self.waiting = None;
+        (self.fetching, self.preparing, self.waiting) = (None, None, None);
     }
 
     /// Starts what is due. Returns when the next thing will be.
@@ -243,8 +241,7 @@ impl Desired {
     }
 
     fn supersede(&mut self, metrics: &Metrics) {
-        (self.prepare_again, self.tries) = (None, 0);
-        self.waiting = None;
+        (self.prepare_again, self.tries, self.waiting) = (None, 0, None);
         let Some(superseded) = self.preparing.take() else { return };
         metrics.evaluated(EvaluationResult::Superseded, superseded.began.elapsed());
         let in_force = self.release.as_ref().and_then(|release| release.revision.as_ref());
@@ -260,141 +257,16 @@ impl Desired {
     }
 
     /// Keeps the release in force for a successor.
-    pub fn remember(&mut self, ways: &BTreeMap<NodeName, Way>) {
+    pub fn remember(&mut self, left: Left) {
         if let Some(release) = &self.release {
-            self.memory.keep(Now { release, last_good: self.view.last_good.as_ref(), ways });
+            self.memory.keep(Now { release, last_good: self.view.last_good.as_ref(), left: &left });
         }
     }
 
     /// The same, at the end: what the last pass changed is kept too.
-    pub async fn remember_all(&mut self, ways: &BTreeMap<NodeName, Way>) {
+    pub async fn remember_all(&mut self, left: Left) {
         if let Some(release) = &self.release {
-            self.memory.flush(Now { release, last_good: self.view.last_good.as_ref(), ways }).await;
+            self.memory.flush(Now { release, last_good: self.view.last_good.as_ref(), left: &left }).await;
         }
-    }
-
-    /// Takes in one step of a preparation.
-    pub fn prepared(&mut self, number: u64, step: Prepared, metrics: &Metrics) {
-        let Some(preparing) = self.preparing.as_mut().filter(|_| number == self.number) else { return };
-        preparing.count(&step, metrics, &mut self.view.publish_error);
-        match step {
-            Prepared::Named(names) => {
-                let revision = preparing.revision.clone();
-                self.judge(Candidate::new(names, self.at_stake(&revision)));
-            }
-            Prepared::Blocked(reason, failure) => self.blocked(Blocked { reason, message: failure.said }),
-            Prepared::Evaluated(..) | Prepared::Built(..) => match preparing.candidate.take() {
-                Some(mut candidate) => {
-                    candidate.learn(step);
-                    self.judge(candidate);
-                }
-                None => self.learn(step),
-            },
-            Prepared::Done => {
-                if let Some(candidate) = preparing.candidate.take() {
-                    self.enter(candidate);
-                }
-                self.done(metrics);
-            }
-        }
-    }
-
-    /// The nodes that a revision must not take away unasked. What is in force already, or was allowed, is not judged.
-    fn at_stake(&self, revision: &Revision) -> BTreeSet<NodeName> {
-        let in_force = self.release.as_ref().and_then(|release| release.revision.as_ref()) == Some(revision);
-        let allowed = self.source.allows_removal(&revision.commit).unwrap_or_else(|error| {
-            tracing::warn!(error = error_chain(&error), "cannot tell what a person allowed");
-            false
-        });
-        if in_force || allowed { BTreeSet::new() } else { deployed_to(self.release.as_ref(), &self.roots) }
-    }
-
-    fn judge(&mut self, candidate: Candidate) {
-        match candidate.judge() {
-            Verdict::Enters(candidate) => self.enter(candidate),
-            Verdict::Waits(candidate) => {
-                if let Some(preparing) = &mut self.preparing {
-                    preparing.candidate = Some(candidate);
-                }
-            }
-            Verdict::Refused(losses) => {
-                let Some(preparing) = &self.preparing else { return };
-                let message = losses.message(preparing.revision.commit.short());
-                self.blocked(Blocked { reason: BlockedReason::MassRemoval, message });
-            }
-        }
-    }
-
-    /// Puts a commit in force, as far as it is known.
-    fn enter(&mut self, candidate: Candidate) {
-        let Some(preparing) = &self.preparing else { return };
-        let revision = preparing.revision.clone();
-        self.interrupted = None;
-        self.release = Some(begin(self.release.take(), revision, &candidate.names, &self.roots));
-        for step in candidate.steps {
-            self.learn(step);
-        }
-    }
-
-    /// Takes in what was found out about a node of the release in force.
-    fn learn(&mut self, step: Prepared) {
-        let Some(release) = &mut self.release else { return };
-        match step {
-            Prepared::Evaluated(name, outcome) => evaluated(release, &name, outcome),
-            Prepared::Built(name, outcome) => built(release, &name, outcome),
-            Prepared::Named(_) | Prepared::Blocked(..) | Prepared::Done => {}
-        }
-    }
-
-    /// The newest commit comes to nothing for now. One before it that it interrupted is finished instead.
-    fn blocked(&mut self, blocked: Blocked) {
-        let Some(preparing) = self.preparing.take() else { return };
-        let revision = preparing.revision.commit.short();
-        tracing::warn!(revision, reason = blocked.reason.as_str(), message = blocked.message, "head blocked");
-        let head = self.view.head.as_ref() == Some(&preparing.revision);
-        if head {
-            self.view.blocked = Some(blocked);
-            self.waiting = self.interrupted_by(&preparing.revision);
-        }
-        self.try_again_later(preparing.again);
-    }
-
-    /// What this host failed at is tried soon, and then less and less often.
-    fn try_again_later(&mut self, again: Again) {
-        let pause = match again {
-            Again::Same => PREPARE_AGAIN,
-            Again::Perhaps => {
-                self.tries = self.tries.saturating_add(1);
-                crate::plan::backoff::delay(self.tries).min(PREPARE_AGAIN)
-            }
-        };
-        self.prepare_again = Some(Instant::now() + pause);
-    }
-
-    fn done(&mut self, metrics: &Metrics) {
-        let Some(preparing) = self.preparing.take() else { return };
-        let Counts { good, bad } = preparing.evaluated;
-        metrics.evaluated(preparing.result(), preparing.began.elapsed());
-        self.view.evaluated_at = Some(Timestamp::now());
-        let head = self.view.head.as_ref() == Some(&preparing.revision);
-        if good == 0 && bad > 0 && head {
-            let message = "no node of this commit evaluates; the first error is with each node".into();
-            self.view.blocked = Some(Blocked { reason: BlockedReason::EvalFailed, message });
-        } else if good > 0 || bad == 0 {
-            self.view.last_good = Some(preparing.revision.clone());
-            if head {
-                self.view.blocked = None;
-            }
-        }
-        let broken = self.release.as_ref().is_some_and(|release| release.nodes.values().any(is_broken));
-        if broken || self.view.blocked.is_some() || self.view.publish_error.is_some() {
-            self.try_again_later(preparing.again);
-        } else {
-            (self.prepare_again, self.tries) = (None, 0);
-        }
-        if let Some(release) = &self.release {
-            forget_roots(&self.roots, release);
-        }
-        tracing::info!(revision = preparing.revision.commit.short(), good, bad, "prepared");
     }
 }

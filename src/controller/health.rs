@@ -14,12 +14,13 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
-use super::clock::moved;
 use super::{Desk, News};
 use crate::model::health::{FailingCheck, HealthChecks};
 use crate::model::name::NodeName;
 use crate::model::snapshot::NodeView;
 use crate::node::{Checked, Node};
+use crate::reconcile::Reconciler;
+use crate::reconcile::clock::moved;
 
 /// Nodes at a time.
 const AT_A_TIME: usize = 16;
@@ -99,6 +100,13 @@ impl Rounds {
             watched.asking = Some(AbortOnDropHandle::new(tokio::spawn(task.instrument(span))));
         }
         next
+    }
+
+    /// Tells the loop which checks fail.
+    pub fn tell(&self, reconciler: &mut Reconciler) {
+        for name in self.watched.keys() {
+            reconciler.checked(name, self.failing(name));
+        }
     }
 
     /// Takes in a round of one node's checks.

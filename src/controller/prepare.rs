@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -28,7 +29,7 @@ pub enum Prepared {
     /// It cannot be read as a whole.
     Blocked(BlockedReason, Failure),
     /// A node's declaration, or why it does not evaluate. `None`: the node is disabled.
-    Evaluated(NodeName, Result<Option<Box<NodeSpec>>, Failure>),
+    Evaluated(NodeName, Result<Option<Arc<NodeSpec>>, Failure>),
     /// A node's system is built, rooted and published as far as it can be, or why it is not built.
     Built(NodeName, Result<Publication, Failure>),
     /// Every node has been built or has failed.
@@ -89,7 +90,7 @@ pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
     };
     let names = match job.nix.names(&deployment).await {
         Ok(names) => names,
-        Err(error) => return found(Prepared::Blocked(BlockedReason::EvalFailed, error.into())),
+        Err(error) => return found(Prepared::Blocked(unreadable(&error), error.into())),
     };
     let order = order(&job, &names.nodes).await;
     let rollout = names.rollout.clone();
@@ -126,6 +127,11 @@ pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
     found(Prepared::Done);
 }
 
+/// Why a deployment without names is none.
+fn unreadable(error: &NixError) -> BlockedReason {
+    if error.is_misread() { BlockedReason::Misdeclared } else { BlockedReason::EvalFailed }
+}
+
 /// Hands in what a node evaluates to. Returns what is to be built.
 fn told(
     name: &NodeName,
@@ -149,7 +155,7 @@ fn told(
                 tracing::warn!(node = %name, ignored, "has settings that are not heeded; `driftless check` lists them");
             }
             let spec = Box::new(spec.in_fleet(rollout));
-            evaluated(Ok(Some(spec.clone())));
+            evaluated(Ok(Some(Arc::from(spec.clone()))));
             return Some(spec);
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::decision::{Action, Decision, Hold};
+use super::decision::{Action, Decision, Hold, Purpose};
 use super::drift::DriftKind;
 use super::journal::{Cause, Journal, Outcome};
 use super::node::{Goal, NodeSpec};
@@ -70,6 +70,8 @@ fn state(running: StorePath) -> NodeState {
         free_boot: None,
         journal: Journal::default(),
         pin: None,
+        reboot: None,
+        suspended: Vec::new(),
     }
 }
 
@@ -95,6 +97,7 @@ pub(crate) fn in_sync(name: &str) -> NodeView {
             health: Vec::new(),
         })),
         in_flight: None,
+        suspended: None,
         spec: Some(Arc::new(spec)),
     }
 }
@@ -180,6 +183,7 @@ fn to_deploy() -> NodeView {
         toplevel: path('a', "nixos-system-web2-24.11"),
         expected: path('b', "nixos-system-web2-24.05"),
         goal: Goal::Switch,
+        purpose: Purpose::Release,
     };
     NodeView {
         packages: Some(packages()),
@@ -220,6 +224,8 @@ pub(crate) fn fleet() -> Snapshot {
             commit_times: BTreeMap::new(),
             evaluated_at: Some(ago(12)),
         },
+        intent: Arc::default(),
+        waves: Vec::new(),
         nodes: nodes
             .into_iter()
             .map(|(name, node)| (name.parse().unwrap(), Arc::new(node)))

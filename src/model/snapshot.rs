@@ -8,10 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::decision::Decision;
 use super::drift::DriftKind;
+use super::intent::{Intent, NodeSuspension};
 use super::name::NodeName;
 use super::node::NodeSpec;
 use super::observed::{InFlight, Observation};
 use super::packages::PackageDiff;
+use super::progress::WaveView;
 use super::release::Progress;
 use super::revision::Revision;
 use super::store_path::StorePath;
@@ -30,8 +32,14 @@ pub struct Snapshot {
     pub ready: Ready,
     /// The source.
     pub source: SourceView,
+    /// What people want beyond what Git says.
+    #[serde(default)]
+    pub intent: Arc<Intent>,
     /// Every node of the release. Shared between the loop and all who look: publishing copies none.
     pub nodes: BTreeMap<NodeName, Arc<NodeView>>,
+    /// How far the release is, wave by wave.
+    #[serde(default)]
+    pub waves: Vec<WaveView>,
 }
 
 /// Whether the first full pass is over.
@@ -106,7 +114,10 @@ impl Blocked {
     pub fn is_rewrite(&self) -> bool {
         match self.reason {
             BlockedReason::NonFastForward => true,
-            BlockedReason::InvalidFile | BlockedReason::EvalFailed | BlockedReason::MassRemoval => false,
+            BlockedReason::InvalidFile
+            | BlockedReason::EvalFailed
+            | BlockedReason::Misdeclared
+            | BlockedReason::MassRemoval => false,
         }
     }
 }
@@ -119,6 +130,8 @@ pub enum BlockedReason {
     InvalidFile,
     /// The deployment does not evaluate as a whole.
     EvalFailed,
+    /// It evaluates, but says what cannot be meant.
+    Misdeclared,
     /// The branch was rewritten: the new head does not descend from the last good one.
     NonFastForward,
     /// Most of the nodes that are deployed to would be no more.
@@ -127,13 +140,15 @@ pub enum BlockedReason {
 
 impl BlockedReason {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::InvalidFile, Self::EvalFailed, Self::NonFastForward, Self::MassRemoval];
+    pub const ALL: [Self; 5] =
+        [Self::InvalidFile, Self::EvalFailed, Self::Misdeclared, Self::NonFastForward, Self::MassRemoval];
 
     /// The metric label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidFile => "invalid_file",
             Self::EvalFailed => "eval_failed",
+            Self::Misdeclared => "misdeclared",
             Self::NonFastForward => "non_fast_forward",
             Self::MassRemoval => "mass_removal",
         }
@@ -171,6 +186,9 @@ pub struct NodeView {
     pub observation: Option<Arc<Observation>>,
     /// What is being done.
     pub in_flight: Option<InFlight>,
+    /// Why it is left alone, where it is, whatever its state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<NodeSuspension>,
 }
 
 /// The word for a node's state.

@@ -21,6 +21,7 @@ use crate::model::observed::Stage;
 use crate::model::store_path::StorePath;
 use crate::model::way::Which;
 use crate::nix::Nix;
+use crate::plan::reboots;
 
 /// Longest time for an answer that costs the node next to nothing.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -230,6 +231,10 @@ impl Node {
                 },
             ),
         ];
+        // Never the default: an installed driftless-node of before does not know the word.
+        if reboots::wanted(&self.spec) {
+            pairs.push(("reboots", "allowed".into()));
+        }
         if let (Which::Last, Some(last)) = (self.ways.which(), self.ways.last()) {
             let declared = self.ways.declared();
             let text =

@@ -4,8 +4,9 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
+use crate::model::intent::SuspensionMark;
 use crate::model::journal::{Cause, Entry, Forgiven, Outcome, Phase, Pin, PinEnd};
-use crate::model::observed::{KernelPair, NodeState};
+use crate::model::observed::{KernelPair, NodeState, RebootOrder};
 
 /// An answer that is not a reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -113,12 +114,25 @@ impl Reply {
             free_boot: self.optional("free-boot"),
             journal: journal.into(),
             pin: self.pin(),
+            reboot: self.reboot_order(),
+            suspended: self.all("suspended").filter_map(mark).collect(),
         })
     }
 
     /// The one entry of an `attach` reply.
     pub fn entry(&self) -> Result<Entry, FrameError> {
         entry(self.get("entry").ok_or(FrameError::Missing { key: "entry" })?)
+    }
+
+    /// `BOOT CLOCK SYSTEM`.
+    fn reboot_order(&self) -> Option<RebootOrder> {
+        let mut words = self.get("reboot")?.splitn(3, ' ');
+        let mut next = || words.next();
+        Some(RebootOrder {
+            boot: next()?.parse().ok()?,
+            at: seconds(next()?)?,
+            toplevel: next()?.parse().ok()?,
+        })
     }
 
     fn pin(&self) -> Option<Pin> {
@@ -133,6 +147,18 @@ impl Reply {
         };
         Some(Pin { by: part("by ").unwrap_or_default(), reason: part("reason ").unwrap_or_default(), until })
     }
+}
+
+/// One suspension: its id, its end in seconds or `-`, who, and why; separated by tabs.
+fn mark(line: &str) -> Option<SuspensionMark> {
+    let mut fields = line.splitn(4, '\t');
+    let id = fields.next()?.parse().ok()?;
+    let until = match fields.next()? {
+        "-" => None,
+        time => Some(seconds(time)?),
+    };
+    let (by, reason) = (fields.next()?.to_owned(), fields.next()?.to_owned());
+    Some(SuspensionMark { id, by, reason, until })
 }
 
 /// How a pin's end is written on the node.

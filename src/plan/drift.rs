@@ -9,7 +9,7 @@ use crate::model::drift::DriftKind;
 use crate::model::glob;
 use crate::model::health::FailingCheck;
 use crate::model::node::{Goal, NodeSpec};
-use crate::model::observed::NodeState;
+use crate::model::observed::{NodeState, Observation};
 use crate::model::store_path::StorePath;
 
 /// Whether the node is where its goal wants it: nothing that a switch could do is left.
@@ -49,10 +49,15 @@ pub fn kinds(
     if needs_reboot(desired, spec.goal, state) {
         kinds.insert(DriftKind::RebootRequired);
     }
-    if !failed_units(spec, state).is_empty() || !failing.is_empty() {
+    if !failing.is_empty() || !failed_units(spec, state).is_empty() {
         kinds.insert(DriftKind::Degraded);
     }
     kinds
+}
+
+/// Whether something on the node is not well that was before.
+pub fn is_degraded(spec: &NodeSpec, seen: &Observation, state: &NodeState) -> bool {
+    !seen.health.is_empty() || !failed_units(spec, state).is_empty()
 }
 
 /// The failed units that count: those that had not failed before the last switch already, whatever is deployed.

@@ -9,6 +9,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use crate::model::decision::Decision;
 use crate::model::name::NodeName;
 use crate::model::observed::{Contact, InFlight, Stage};
+use crate::model::progress as rollout;
 use crate::model::revision::Revision;
 use crate::model::snapshot::{BlockedReason, NodeView, Ready, Snapshot, SourceView, State};
 
@@ -50,6 +51,7 @@ pub fn render(snapshot: &Snapshot, now: Timestamp) -> Markup {
                 header {
                     h1 { "driftless" }
                     (source(&snapshot.source, now))
+                    @if let Some(sentence) = rollout::sentence(&snapshot.waves) { p.origin { (sentence) } }
                 }
                 main {
                     (notices(snapshot, now))
@@ -130,6 +132,7 @@ fn blocked_because(reason: BlockedReason) -> &'static str {
     match reason {
         BlockedReason::InvalidFile => "its deployment file is missing or not usable",
         BlockedReason::EvalFailed => "it does not evaluate",
+        BlockedReason::Misdeclared => "it declares what cannot be meant",
         BlockedReason::NonFastForward => "the branch was rewritten",
         BlockedReason::MassRemoval => "it removes most of the fleet",
     }
@@ -202,7 +205,7 @@ fn progress(doing: &InFlight) -> Markup {
             Stage::Copying { bytes, total } if *total > 0 => {
                 progress max=(total) value=(bytes.min(total)) {}
             }
-            Stage::Preparing | Stage::Copying { .. } | Stage::Building { .. } | Stage::Hook { .. } | Stage::Switching { .. } => {}
+            Stage::Preparing | Stage::Rebooting | Stage::Copying { .. } | Stage::Building { .. } | Stage::Hook { .. } | Stage::Switching { .. } => {}
         }
     }
 }
