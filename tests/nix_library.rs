@@ -767,7 +767,7 @@ fn a_flake_says_what_holds_for_the_whole_fleet() {
         fleet.flake("names")["rollout"],
         json!({
             "waves": [{ "on": "*" }], "windows": [], "maxInFlight": 5, "onFailure": "halt", "unreachable": "skip",
-            "approvalExpires": 86400, "requireAll": false, "healAfter": 600,
+            "approvalExpires": 86400, "requireAll": false, "healAfter": 600, "healthChecks": { "units": [], "commands": {} },
         })
     );
     let waves = "waves = [ { on = \"@canary\"; soak = \"10m\"; } { on = \"*\"; } ];";
