@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::model::decision::Action;
-use crate::model::journal::Outcome;
+use crate::model::intent::Intent;
 use crate::model::name::NodeName;
 use crate::model::release::Release;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView};
@@ -115,6 +115,7 @@ struct Controller {
     running: Running,
     comparisons: Comparisons,
     refreshes: Refreshes,
+    intent: Arc<Intent>,
     passes: u64,
     ready: Ready,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -150,19 +151,20 @@ pub async fn run(
     let windows = serve::run(tcp, Some(socket), look, metrics.clone(), reload.clone(), shutdown.clone());
     let windows = tokio::spawn(windows);
 
-    let (desired, ways) = Desired::new(source, &options);
+    let (desired, kept) = Desired::new(source, &options);
     let settings = Settings { interval: options.config.observe.interval, hooks: options.config.source.hooks };
     let controller = Controller {
         desk: Desk { news, wake: wake.clone() },
         inbox,
         metrics,
-        reconciler: Reconciler::new(settings, ways, now(), rand::random()),
+        reconciler: Reconciler::new(settings, kept, now(), rand::random()),
         connections: Connections::new(&options),
         desired,
         nix,
         running: Running::default(),
         comparisons: Comparisons::default(),
         refreshes: Refreshes::new(options.config.secrets.refresh),
+        intent: Arc::default(),
         passes: 0,
         ready: Ready::Starting,
         snapshot,
@@ -212,24 +214,24 @@ impl Controller {
         let began = Instant::now();
         // Before anything is remembered by the stepped clock.
         self.tick();
+        self.read_stages();
         while let Ok(news) = self.inbox.try_recv() {
             self.take_in(news);
         }
-        self.read_stages();
         let mut next = (began + HEARTBEAT).min(self.desired.advance(&self.nix, &self.desk));
         if let Some(release) = self.desired.release().cloned() {
-            let orders = self.reconciler.pass(&release);
+            let orders = self.reconciler.pass(&release, &self.intent);
             self.connections.follow(&self.reconciler);
             orders.look.iter().for_each(|name| self.connections.read(name, &self.desk));
             orders.start.into_iter().for_each(|(name, action)| self.start(&release, &name, action));
-            self.reconciler.show(&release, &orders.plan);
+            self.reconciler.show(&release, &orders.plan, &self.intent);
             self.compare();
             let node = |name: &NodeName| self.connections.node(name).cloned();
             let (views, now) = (self.reconciler.views(), self.reconciler.now());
             self.refreshes.start(views, now, node, (&self.nix, &self.desk));
             next = next.min(orders.next);
         }
-        self.desired.remember(self.reconciler.ways());
+        self.desired.remember(&self.reconciler);
         self.passes += 1;
         self.metrics.reconciled(began.elapsed());
         self.publish();
@@ -267,13 +269,13 @@ impl Controller {
         }
     }
 
-    fn ended(&mut self, Ended { node, entry, ended }: Ended) {
-        self.running.forget(&node);
-        self.connections.forget_read(&node);
-        if entry.is_some_and(|entry| entry.outcome == Some(Outcome::Succeeded)) {
-            self.refreshes.brought(&node, &ended.toplevel);
+    fn ended(&mut self, ended: Ended) {
+        self.running.forget(&ended.node);
+        self.connections.forget_read(&ended.node);
+        if ended.brought() {
+            self.refreshes.brought(&ended.node, &ended.ended.toplevel);
         }
-        self.reconciler.ended(&node, ended);
+        self.reconciler.ended(&ended.node, ended.ended);
     }
 
     fn start(&mut self, release: &Release, name: &NodeName, action: Action) {
@@ -322,6 +324,7 @@ impl Controller {
             passes: self.passes,
             ready: self.ready,
             source: self.desired.view(&shown),
+            intent: Arc::clone(&self.intent),
             nodes: self.reconciler.views().clone(),
         };
         self.snapshot.send_replace(Arc::new(snapshot));
@@ -364,7 +367,7 @@ impl Controller {
             }
         }
         self.running.let_go();
-        self.desired.remember_all(self.reconciler.ways()).await;
+        self.desired.remember_all(&self.reconciler).await;
         self.connections.close().await;
     }
 }
@@ -383,6 +386,7 @@ impl Snapshot {
             passes: 0,
             ready: Ready::Starting,
             source: SourceView::unasked(config.source.display_url(), config.source.branch.clone()),
+            intent: Arc::default(),
             nodes: BTreeMap::new(),
         }
     }

@@ -68,6 +68,9 @@ pub mod reconcile;
 // One machine: ssh, observe, switch, and the script that runs there.
 pub mod node;
 
+// Suspensions, approvals, overrides: a file that people's words survive in.
+pub mod intent;
+
 // The loop that owns all state.
 pub mod controller;
 

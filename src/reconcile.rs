@@ -20,9 +20,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::model::decision::{Action, Decision, Plan};
 use crate::model::hook::HookPolicy;
+use crate::model::intent::Intent;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
-use crate::model::observed::{Observed, Stage};
+use crate::model::observed::{Begun, Observed, Stage};
 use crate::model::release::{Progress, Release};
 use crate::model::snapshot::NodeView;
 use crate::model::way::Way;
@@ -42,6 +43,15 @@ pub struct Settings {
     pub interval: Duration,
     /// Whether hooks from the repository are run.
     pub hooks: HookPolicy,
+}
+
+/// What a controller leaves to its successor, because no node can be asked for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// The way over which each node answered last.
+    pub ways: BTreeMap<NodeName, Way>,
+    /// What was begun on nodes and has not ended well for long enough.
+    pub begun: BTreeMap<NodeName, Begun>,
 }
 
 /// The memory of a controller. All of it may be lost: the nodes and the release in force tell a successor the rest.
@@ -68,14 +78,13 @@ pub struct Orders {
 }
 
 impl Reconciler {
-    /// Knows nothing yet but the ways over which nodes answered an earlier controller last. `seed` is for what is left to
-    /// chance.
-    pub fn new(settings: Settings, ways: BTreeMap<NodeName, Way>, now: Moment, seed: u64) -> Self {
+    /// Knows nothing yet but what an earlier controller left. `seed` is for what is left to chance.
+    pub fn new(settings: Settings, kept: Kept, now: Moment, seed: u64) -> Self {
         Self {
             hooks: settings.hooks,
             now,
-            lookout: Lookout::new(settings.interval, ways, seed),
-            actions: Actions::default(),
+            lookout: Lookout::new(settings.interval, kept.ways, seed),
+            actions: Actions::resuming(kept.begun),
             views: BTreeMap::new(),
         }
     }
@@ -119,13 +128,15 @@ impl Reconciler {
     }
 
     /// One pass over a release. Whoever gets its orders carries all of them out.
-    pub fn pass(&mut self, release: &Release) -> Orders {
+    pub fn pass(&mut self, release: &Release, intent: &Intent) -> Orders {
         let Moment { wall, steady } = self.now;
         self.lookout.follow(release, steady);
         self.actions.forget_attempts_except(release);
         let actions = &self.actions;
         let (look, due) = self.lookout.due(|name| actions.contains(name), steady);
-        let plan = crate::plan::plan(release, &self.observed(), wall);
+        let lookout = &self.lookout;
+        self.actions.settle(|name| lookout.observation(name), wall);
+        let plan = crate::plan::plan(release, &self.observed(), intent, wall);
         let mut start = Vec::new();
         for (name, decision) in &plan.decisions {
             if let Decision::Act { action } = decision {
@@ -141,9 +152,10 @@ impl Reconciler {
     }
 
     /// Puts a pass into words. What it began is in flight already: the picture shows what is, not what was meant.
-    pub fn show(&mut self, release: &Release, plan: &Plan) {
+    pub fn show(&mut self, release: &Release, plan: &Plan, intent: &Intent) {
         let observed = self.observed();
-        self.views = node_views(Pass { release, observed: &observed, plan, now: self.now.wall }, &self.views);
+        let pass = Pass { release, observed: &observed, plan, intent, now: self.now.wall };
+        self.views = node_views(pass, &self.views);
     }
 
     /// The observed world for `plan`.
@@ -154,6 +166,7 @@ impl Reconciler {
             attempts: self.actions.attempts().clone(),
             hook_failures: self.actions.hook_failures().clone(),
             hooks: self.hooks,
+            begun: self.actions.begun().clone(),
         }
     }
 
@@ -187,6 +200,11 @@ impl Reconciler {
         self.lookout.ways()
     }
 
+    /// What was begun and has not ended well for long enough, for a successor.
+    pub fn begun(&self) -> &BTreeMap<NodeName, Begun> {
+        self.actions.begun()
+    }
+
     /// Whether something is being done to a node.
     pub fn is_acting_on(&self, name: &NodeName) -> bool {
         self.actions.contains(name)
@@ -211,7 +229,7 @@ impl Reconciler {
                 None,
                 Progress::Evaluating | Progress::Building | Progress::NotBuilt { .. } | Progress::Built,
             ) => false,
-            (Some(spec), _) => spec.host.is_none() || self.lookout.has_seen(name),
+            (Some(spec), _) => spec.host.is_none() || self.lookout.observation(name).is_some(),
         })
     }
 }

@@ -194,7 +194,7 @@ check() { # [WORD]...
     reject) [ $# -eq 3 ] && is_id "$1" && is_hex "$2" 32 && is_text "$3" ;;
     pin) [ $# -eq 3 ] && is_text "$1" && is_text "$2" && is_text "$3" ;;
     unpin | forgive) [ $# -eq 0 ] ;;
-    reboot) [ $# -eq 1 ] && is_boot_id "$1" ;;
+    reboot) [ $# -ge 1 ] && [ $# -le 2 ] && is_boot_id "$1" && { [ $# -eq 1 ] || is_store_path "$2"; } ;;
     secrets) check_secrets "$@" ;;
     *) refuse "there is no verb $(quoted "$verb")" ;;
   esac
@@ -220,7 +220,7 @@ check_start() { # ID SYSTEM KEY=VALUE...
       expected=*) is_store_path "$value" ;;
       nonce=*) is_hex "$value" 32 ;;
       goal=switch | goal=boot | goal=test | last-resort=reboot | last-resort=none) ;;
-      ignore-failed=yes | ignore-failed=no | unproven=yes | unproven=no) ;;
+      ignore-failed=yes | ignore-failed=no | unproven=yes | unproven=no | reboots=allowed) ;;
       switch-timeout=* | contact-timeout=* | health-timeout=*) is_number "$value" ;;
       revision=* | asker=* | ignore-units=* | contact-over=* | checks=*) is_text "$value" ;;
       *) false ;;

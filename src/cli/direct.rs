@@ -24,6 +24,7 @@ use crate::model::node::{NodeSpec, Unsupported};
 use crate::model::observed::{Contact, NodeState, Observation};
 use crate::model::release::{NodeRelease, Progress as Built, Release};
 use crate::model::revision::Revision;
+use crate::model::rollout::RolloutSpec;
 use crate::model::selector::Selector;
 use crate::model::way::Way;
 use crate::nix::{Deployment, Evaluated, Nix, NixError, Place, Publication};
@@ -107,7 +108,8 @@ impl Direct {
         } else {
             on.select(&names.nodes.iter().map(|name| (name.clone(), BTreeSet::new())).collect())?
         };
-        let (mut nodes, not_deployable) = Self::evaluate_nodes(&nix, &deployment, wanted).await;
+        let (mut nodes, not_deployable) =
+            Self::evaluate_nodes(&nix, &deployment, wanted, &names.rollout).await;
         if on.needs_tags() {
             let tags =
                 |node: &NodeRelease| node.spec.as_ref().map(|spec| spec.tags.clone()).unwrap_or_default();
@@ -132,6 +134,7 @@ impl Direct {
         nix: &Nix,
         deployment: &Deployment,
         wanted: BTreeSet<NodeName>,
+        rollout: &RolloutSpec,
     ) -> (BTreeMap<NodeName, NodeRelease>, BTreeMap<NodeName, Vec<Unsupported>>) {
         let (out, mut answers) = mpsc::channel(16);
         let collect = async {
@@ -143,7 +146,8 @@ impl Direct {
                         not_deployable.insert(name, why);
                     }
                     Ok(Evaluated::Node(spec)) => {
-                        nodes.insert(name, node_release(Some(Arc::from(spec)), Built::Building));
+                        let spec = spec.in_fleet(rollout);
+                        nodes.insert(name, node_release(Some(Arc::new(spec)), Built::Building));
                     }
                     Err(error) => {
                         let error = error_chain(&error);
@@ -255,12 +259,14 @@ fn observation(seen: Result<NodeState, NodeError>) -> Observation {
             state_since: state.journal.iter().filter_map(|entry| entry.finished).next_back(),
             state: Some(state),
             elsewhere: None,
+            health: Vec::new(),
         },
         Err(error) => Observation {
             contact: Contact::Unreachable { since: at, error: error_chain(&error) },
             state: None,
             state_since: None,
             elsewhere: None,
+            health: Vec::new(),
         },
     }
 }
@@ -286,9 +292,10 @@ fn released(path: &Path, on: &Selector) -> Result<Survey> {
         serde_json::from_str(&text).with_context(|| format!("{} is not a release", path.display()))?;
     let fleet = manifest.nodes.iter().map(|(name, spec)| (name.clone(), spec.tags.clone())).collect();
     let chosen = on.select(&fleet)?;
+    let in_fleet =
+        |spec: NodeSpec| node_release(Some(Arc::new(spec.in_fleet(&manifest.rollout))), Built::Building);
     let nodes = manifest.nodes.into_iter().filter(|(name, _)| chosen.contains(name));
-    let nodes: BTreeMap<_, _> =
-        nodes.map(|(name, spec)| (name, node_release(Some(Arc::new(spec)), Built::Building))).collect();
+    let nodes: BTreeMap<_, _> = nodes.map(|(name, spec)| (name, in_fleet(spec))).collect();
     Ok(Survey {
         format: manifest.format,
         declared: nodes.len(),

@@ -2,7 +2,7 @@
 //!
 //! Owns the way from the source to the release; whether a release is acted on is `plan`'s.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -23,10 +23,10 @@ use crate::model::name::NodeName;
 use crate::model::release::Release;
 use crate::model::revision::Revision;
 use crate::model::snapshot::{Blocked, BlockedReason, SourceView};
-use crate::model::way::Way;
 use crate::nix::Nix;
 use crate::reconcile::clock::moved;
 use crate::reconcile::succession::{begin, built, evaluated, is_broken, unfinished};
+use crate::reconcile::{Kept, Reconciler};
 use crate::serve::metrics::{EvaluationResult, FetchResult, Metrics};
 use crate::source::{Lineage, Source, SourceError};
 
@@ -58,13 +58,13 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// Starts with what is remembered: the release in force, and the ways over which nodes answered.
-    pub fn new(source: Source, options: &Options) -> (Self, BTreeMap<NodeName, Way>) {
+    /// Starts with what is remembered: the release in force, the ways over which nodes answered, and what was begun on them.
+    pub fn new(source: Source, options: &Options) -> (Self, Kept) {
         let config = options.config.source.clone();
         let memory = MemoryFile::of(&options.state_dir);
-        let (release, last_good, ways) = match memory.load() {
-            Some(Memory { release, last_good, ways }) => (Some(release), last_good, ways),
-            None => (None, None, BTreeMap::new()),
+        let (release, last_good, ways, begun) = match memory.load() {
+            Some(Memory { release, last_good, ways, begun }) => (Some(release), last_good, ways, begun),
+            None => Default::default(),
         };
         let unasked = SourceView::unasked(config.display_url(), config.branch.clone());
         let view = SourceView { last_good, ..unasked };
@@ -85,7 +85,7 @@ impl Desired {
             prepare_again: None,
             tries: 0,
         };
-        (desired, ways)
+        (desired, Kept { ways, begun })
     }
 
     /// The release in force.
@@ -258,16 +258,16 @@ impl Desired {
     }
 
     /// Keeps the release in force for a successor.
-    pub fn remember(&mut self, ways: &BTreeMap<NodeName, Way>) {
+    pub fn remember(&mut self, reconciler: &Reconciler) {
         if let Some(release) = &self.release {
-            self.memory.keep(Now { release, last_good: self.view.last_good.as_ref(), ways });
+            self.memory.keep(Now::of(release, self.view.last_good.as_ref(), reconciler));
         }
     }
 
     /// The same, at the end: what the last pass changed is kept too.
-    pub async fn remember_all(&mut self, ways: &BTreeMap<NodeName, Way>) {
+    pub async fn remember_all(&mut self, reconciler: &Reconciler) {
         if let Some(release) = &self.release {
-            self.memory.flush(Now { release, last_good: self.view.last_good.as_ref(), ways }).await;
+            self.memory.flush(Now::of(release, self.view.last_good.as_ref(), reconciler)).await;
         }
     }
 

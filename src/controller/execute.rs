@@ -11,7 +11,7 @@ use tracing::Instrument;
 use super::connections::sight;
 use super::{Desk, News, counted};
 use crate::error_chain::error_chain;
-use crate::model::decision::Action;
+use crate::model::decision::{Action, Purpose};
 use crate::model::hook::{Hook, HookPolicy};
 use crate::model::journal::{Entry, Outcome};
 use crate::model::name::NodeName;
@@ -19,7 +19,7 @@ use crate::model::node::Goal;
 use crate::model::observed::{AttemptKind, Stage};
 use crate::model::store_path::StorePath;
 use crate::nix::Nix;
-use crate::node::{Node, NodeError, Order};
+use crate::node::{Node, NodeError, Order, Rebooted};
 use crate::plan::CONTROLLER;
 use crate::reconcile::actions::{self, Failed};
 use crate::reconcile::lookout::Sight;
@@ -62,20 +62,37 @@ pub struct Job {
 pub struct Ended {
     /// On which node.
     pub node: NodeName,
-    /// The journal's entry, where there is one.
-    pub entry: Option<Entry>,
+    /// What came of it, where that is known.
+    pub done: Option<Done>,
     /// The rest.
     pub ended: actions::Ended,
 }
 
+/// What came of an action.
+#[derive(Debug)]
+pub enum Done {
+    /// A switch ended; how, says its entry.
+    Switched(Box<Entry>),
+    /// A node was told to reboot, and waited for.
+    Told,
+}
+
 impl Ended {
+    /// Whether a new system has come.
+    pub fn brought(&self) -> bool {
+        match &self.done {
+            Some(Done::Switched(entry)) => entry.outcome == Some(Outcome::Succeeded),
+            Some(Done::Told) | None => false,
+        }
+    }
+
     /// The end of an action that nobody could begin.
     pub fn unbegun(node: &NodeName, action: &Action, sight: Sight) -> News {
         let said = sight.outcome.as_ref().err().cloned().unwrap_or_default();
         let outcome = Err(Failed { said, kind: AttemptKind::Way });
         let toplevel = action.toplevel().clone();
         let ended = actions::Ended { toplevel, outcome, hooks: Ok(()), sight };
-        News::Ended(Box::new(Self { node: node.clone(), entry: None, ended }))
+        News::Ended(Box::new(Self { node: node.clone(), done: None, ended }))
     }
 }
 
@@ -85,10 +102,10 @@ impl Running {
         let Job { node, action, revision, .. } = &job;
         let goal = match action {
             Action::Deploy { goal, .. } => *goal,
-            Action::Attach { .. } => node.spec().goal,
+            Action::Attach { .. } | Action::Reboot { .. } => node.spec().goal,
         };
         let toplevel = action.toplevel().clone();
-        let (show, stage) = watch::channel(Stage::Preparing);
+        let (show, stage) = watch::channel(actions::first_stage(action));
         let name = node.name().clone();
         let span = tracing::info_span!("act", node = %name, revision = revision.get(..7).unwrap_or(revision));
         let work = perform(job, toplevel, goal, (show, stage.clone()), desk.clone());
@@ -129,6 +146,12 @@ async fn perform(
     desk: Desk,
 ) {
     tracing::info!(%toplevel, "started");
+    if let Action::Reboot { boot, .. } = &job.action {
+        let outcome = job.node.reboot_into(boot, &toplevel, job.node.spec().reboot.timeout).await;
+        job.metrics.rebooted(counted::reboot(&outcome));
+        report_reboot(&outcome);
+        return hand_in(&job, toplevel, outcome.map(|_| Done::Told), Ok(()), &desk).await;
+    }
     let act = async {
         let outcome = switch(&job, &show).await;
         let hooks = match &outcome {
@@ -163,34 +186,50 @@ async fn perform(
     if let Err(error) = &hooks {
         tracing::error!(error = error as &dyn std::error::Error, "a hook failed after the switch");
     }
-    // Looked at before it counts as over, so that the next plan does not act on what was there before.
+    let outcome = outcome.map(|entry| Done::Switched(Box::new(entry)));
+    hand_in(&job, toplevel, outcome, hooks, &desk).await;
+}
+
+/// Looked at before it counts as over, so that the next plan does not act on what was there before.
+async fn hand_in(
+    job: &Job,
+    toplevel: StorePath,
+    outcome: Result<Done, NodeError>,
+    hooks: Result<(), NodeError>,
+    desk: &Desk,
+) {
     let seen = job.node.look(LOOK).await;
     let node = job.node.name().clone();
-    let (entry, outcome) = match outcome {
-        Ok(entry) => (Some(entry), Ok(())),
+    let (done, outcome) = match outcome {
+        Ok(done) => (Some(done), Ok(())),
         Err(error) => (None, Err(failed(&node, &error))),
     };
     let hooks = hooks.map_err(|error| said(&node, &error));
     let sight = sight(&node, seen);
     let ended = actions::Ended { toplevel, outcome, hooks, sight };
-    desk.hand_in(News::Ended(Box::new(Ended { node, entry, ended })));
+    desk.hand_in(News::Ended(Box::new(Ended { node, done, ended })));
 }
 
 /// Copies and switches, or watches what is switching.
 async fn switch(job: &Job, show: &watch::Sender<Stage>) -> Result<Entry, NodeError> {
     match &job.action {
-        Action::Deploy { toplevel, expected, goal } => {
+        Action::Deploy { toplevel, expected, goal, purpose } => {
+            let asker = match purpose {
+                Purpose::Proof | Purpose::Heal | Purpose::Release => CONTROLLER.to_owned(),
+                Purpose::TakeBack => format!("{CONTROLLER} (taking the release back)"),
+            };
             let order = Order {
                 toplevel: toplevel.clone(),
                 expected: expected.clone(),
                 goal: *goal,
                 revision: job.revision.clone(),
-                asker: CONTROLLER.to_owned(),
+                asker,
                 hooks: hooks(job, toplevel, expected).to_vec(),
             };
             job.node.deploy(&job.nix, &order, show).await
         }
         Action::Attach { id, .. } => job.node.attach(id, show).await,
+        Action::Reboot { .. } => unreachable!("a reboot is no switch"),
     }
 }
 
@@ -211,6 +250,14 @@ fn failed(node: &NodeName, error: &NodeError) -> Failed {
 fn said(node: &NodeName, error: &NodeError) -> String {
     let said = error.hook_in_one_line().unwrap_or_else(|| error_chain(error));
     said.strip_prefix(&format!("{node}: ")).unwrap_or(&said).to_owned()
+}
+
+fn report_reboot(outcome: &Result<Rebooted, NodeError>) {
+    match outcome {
+        Ok(Rebooted::Back) => tracing::info!("rebooted"),
+        Ok(Rebooted::NotBack) => tracing::error!("has not come back from its reboot"),
+        Err(error) => tracing::warn!(error = error as &dyn std::error::Error, "not rebooted"),
+    }
 }
 
 fn report(outcome: &Result<Entry, NodeError>) {

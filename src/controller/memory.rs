@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::model::name::NodeName;
+use crate::model::observed::Begun;
 use crate::model::release::{NodeRelease, Progress, Release};
 use crate::model::revision::Revision;
 use crate::model::way::Way;
+use crate::reconcile::Reconciler;
 
 /// Between two writes: each node that is built changes the release, and a restart in between costs an evaluation at most.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -32,6 +34,9 @@ pub struct Memory {
     /// cannot be asked where it is.
     #[serde(default)]
     pub ways: BTreeMap<NodeName, Way>,
+    /// What was begun on nodes: one that fell silent since cannot tell.
+    #[serde(default)]
+    pub begun: BTreeMap<NodeName, Begun>,
 }
 
 /// What is kept, as it is now.
@@ -43,6 +48,15 @@ pub struct Now<'a> {
     pub last_good: Option<&'a Revision>,
     /// The way over which each node answered last.
     pub ways: &'a BTreeMap<NodeName, Way>,
+    /// What was begun on nodes.
+    pub begun: &'a BTreeMap<NodeName, Begun>,
+}
+
+impl<'a> Now<'a> {
+    /// With what the loop alone knows.
+    pub fn of(release: &'a Release, last_good: Option<&'a Revision>, reconciler: &'a Reconciler) -> Self {
+        Self { release, last_good, ways: reconciler.ways(), begun: reconciler.begun() }
+    }
 }
 
 /// Where the release in force is kept.
@@ -99,16 +113,19 @@ impl MemoryFile {
         }
     }
 
-    fn has(&self, Now { release, last_good, ways }: Now<'_>) -> bool {
+    fn has(&self, Now { release, last_good, ways, begun }: Now<'_>) -> bool {
         self.kept.as_ref().is_some_and(|kept| {
-            kept.release == *release && kept.last_good.as_ref() == last_good && kept.ways == *ways
+            kept.release == *release
+                && kept.last_good.as_ref() == last_good
+                && kept.ways == *ways
+                && kept.begun == *begun
         })
     }
 
     /// Kept or not in the end, the same is not tried in every pass.
-    fn take(&mut self, Now { release, last_good, ways }: Now<'_>) -> Arc<Memory> {
+    fn take(&mut self, Now { release, last_good, ways, begun }: Now<'_>) -> Arc<Memory> {
         let (release, last_good, ways) = (release.clone(), last_good.cloned(), ways.clone());
-        let memory = Arc::new(Memory { release, last_good, ways });
+        let memory = Arc::new(Memory { release, last_good, ways, begun: begun.clone() });
         (self.kept, self.written) = (Some(Arc::clone(&memory)), Some(Instant::now()));
         memory
     }
@@ -146,7 +163,8 @@ mod tests {
     use crate::model::rollout::RolloutSpec;
 
     fn now<'a>(release: &'a Release, ways: &'a BTreeMap<NodeName, Way>) -> Now<'a> {
-        Now { release, last_good: None, ways }
+        static NOTHING: BTreeMap<NodeName, Begun> = BTreeMap::new();
+        Now { release, last_good: None, ways, begun: &NOTHING }
     }
 
     #[tokio::test]
@@ -158,7 +176,7 @@ mod tests {
         let ways = BTreeMap::from([("web1".parse().unwrap(), way)]);
         file.keep(now(&release, &ways));
         file.flush(now(&release, &ways)).await;
-        let kept = Memory { release, last_good: None, ways };
+        let kept = Memory { release, last_good: None, ways, begun: BTreeMap::new() };
         assert_eq!(MemoryFile::of(dir.path()).load(), Some(kept.clone()));
         let mut older = serde_json::to_value(&kept).unwrap();
         older.as_object_mut().unwrap().remove("ways");

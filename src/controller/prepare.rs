@@ -16,6 +16,7 @@ use crate::model::manifest::Names;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::revision::Revision;
+use crate::model::rollout::RolloutSpec;
 use crate::model::snapshot::BlockedReason;
 use crate::nix::{Deployment, Evaluated, Nix, NixError, Order, Place, Publication};
 use crate::source::{Source, SourceError};
@@ -92,6 +93,7 @@ pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
         Err(error) => return found(Prepared::Blocked(BlockedReason::EvalFailed, error.into())),
     };
     let order = order(&job, &names.nodes).await;
+    let rollout = names.rollout.clone();
     found(Prepared::Named(Box::new(names)));
     let (out, mut evaluated) = mpsc::channel(16);
     let evaluate = job.nix.evaluate(&deployment, order, out);
@@ -104,7 +106,7 @@ pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
                 received = evaluated.recv(), if evaluating => match received {
                     None => evaluating = false,
                     Some((name, outcome)) => {
-                        if let Some(spec) = told(&name, outcome, &found) {
+                        if let Some(spec) = told(&name, outcome, &rollout, &found) {
                             let (nix, root) = (job.nix.clone(), system_root(&job.roots, &name));
                             builds.spawn(async move {
                                 let built = build(&nix, &name, &spec, &root).await;
@@ -129,6 +131,7 @@ pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
 fn told(
     name: &NodeName,
     outcome: Result<Evaluated, NixError>,
+    rollout: &RolloutSpec,
     found: &impl Fn(Prepared),
 ) -> Option<Box<NodeSpec>> {
     let evaluated = |outcome| found(Prepared::Evaluated(name.clone(), outcome));
@@ -146,6 +149,7 @@ fn told(
                 let ignored = spec.unsupported.len();
                 tracing::warn!(node = %name, ignored, "has settings that are not heeded; `driftless check` lists them");
             }
+            let spec = Box::new(spec.in_fleet(rollout));
             evaluated(Ok(Some(Arc::from(spec.clone()))));
             return Some(spec);
         }

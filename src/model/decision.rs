@@ -7,9 +7,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::intent::PlanHash;
 use super::journal::{Cause, Outcome, PinEnd, SwitchId};
 use super::name::NodeName;
 use super::node::Goal;
+use super::observed::BootId;
+use super::progress::WaveView;
 use super::store_path::StorePath;
 
 /// What to do about every node of the fleet.
@@ -18,6 +21,9 @@ use super::store_path::StorePath;
 pub struct Plan {
     /// One decision for each node of the release.
     pub decisions: BTreeMap<NodeName, Decision>,
+    /// How far the release is, wave by wave.
+    #[serde(default)]
+    pub waves: Vec<WaveView>,
     /// The next time at which this plan could differ without anything else changing (a backoff or a pin ends).
     pub look_again_at: Option<Timestamp>,
 }
@@ -78,6 +84,15 @@ pub enum Action {
         expected: StorePath,
         /// How.
         goal: Goal,
+        /// What for.
+        purpose: Purpose,
+    },
+    /// Reboot it, and wait until it is back.
+    Reboot {
+        /// The boot that is ended: a node that has booted since is left alone.
+        boot: BootId,
+        /// What it has to come back with.
+        toplevel: StorePath,
     },
     /// Watch a switch that an earlier controller started, and give its verdict.
     Attach {
@@ -92,9 +107,25 @@ impl Action {
     /// The system that it is about.
     pub fn toplevel(&self) -> &StorePath {
         match self {
-            Self::Deploy { toplevel, .. } | Self::Attach { toplevel, .. } => toplevel,
+            Self::Deploy { toplevel, .. } | Self::Reboot { toplevel, .. } | Self::Attach { toplevel, .. } => {
+                toplevel
+            }
         }
     }
+}
+
+/// What a deployment is for; not all of them wait for the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// What the node was booted into once is to be proven.
+    Proof,
+    /// The release failed elsewhere: the node goes back to what it ran before.
+    TakeBack,
+    /// The node goes back to what was installed on it already.
+    Heal,
+    /// The node gets something new.
+    Release,
 }
 
 /// Why a node is not acted on now.
@@ -121,8 +152,19 @@ pub enum Hold {
     },
     /// Suspended, in Git or by a person.
     Suspended {
+        /// Who said so.
+        by: String,
         /// Why.
         reason: String,
+        /// Until when; `None`: until somebody says so.
+        until: Option<Timestamp>,
+    },
+    /// A person must say that it may go on.
+    Approval {
+        /// With what, for people, for example `wave 2 of 3f9c2e1`.
+        what: String,
+        /// With exactly what.
+        hash: PlanHash,
     },
     /// A person deployed or rolled back by hand.
     Pinned {
@@ -191,6 +233,79 @@ pub enum Hold {
         /// When.
         until: Timestamp,
     },
+    /// Its wave has not begun: one before it is not done.
+    Wave {
+        /// Its own, counted from 1.
+        wave: usize,
+        /// The one it waits for.
+        waits_for: usize,
+        /// The first node there that is not done.
+        node: NodeName,
+    },
+    /// Its wave begins when the one before it has been well for long enough.
+    Soak {
+        /// The one before it, counted from 1.
+        wave: usize,
+        /// When.
+        until: Timestamp,
+    },
+    /// The release failed on too many nodes.
+    Halted {
+        /// In which wave, counted from 1.
+        wave: usize,
+        /// The first of them.
+        node: NodeName,
+        /// What became of it.
+        why: String,
+    },
+    /// A calendar says not now.
+    Window {
+        /// Which window.
+        by: String,
+        /// When that changes.
+        until: Option<Timestamp>,
+    },
+    /// `after`: another node goes first.
+    After {
+        /// Which.
+        node: NodeName,
+    },
+    /// `maxUnavailable`: enough nodes of its wave are worked on, silent or not well.
+    Unavailable {
+        /// Its wave, counted from 1.
+        wave: usize,
+        /// So many may be.
+        limit: usize,
+    },
+    /// `maxInFlight` of its wave.
+    WaveLimit {
+        /// Its wave, counted from 1.
+        wave: usize,
+        /// So many may be worked on.
+        limit: u32,
+    },
+    /// It was told to reboot, and has until then to come back.
+    Rebooting {
+        /// When it is overdue.
+        until: Timestamp,
+    },
+    /// It was told to reboot and has not come back.
+    RebootOverdue {
+        /// Since when it should be back.
+        since: Timestamp,
+        /// The last error.
+        error: String,
+    },
+    /// It was told to reboot, and came to nothing; not tried again before a person says so or there is a new system.
+    RebootFailed {
+        /// What came of it.
+        error: String,
+    },
+    /// Another node of its wave reboots.
+    RebootTurn {
+        /// Which.
+        node: NodeName,
+    },
     /// Enough nodes are switching already.
     InFlightLimit {
         /// `rollout.maxInFlight`.
@@ -212,21 +327,25 @@ pub enum Hold {
     },
     /// Right system, but only a reboot starts it or its kernel.
     RebootRequired,
-    /// Right system, but units have failed.
+    /// Right system, but units have failed since its switch, or health checks fail.
     Degraded {
-        /// Which.
+        /// Which units.
         units: Vec<String>,
+        /// Which checks: kind and name.
+        #[serde(default)]
+        checks: Vec<String>,
     },
 }
 
 impl Hold {
     /// Every reason's word, for metrics that must exist at 0.
-    pub const REASONS: [&'static str; 23] = [
+    pub const REASONS: [&'static str; 35] = [
         "no-host",
         "not-observed",
         "unreachable",
         "wrong-machine",
         "suspended",
+        "approval",
         "pinned",
         "hooks-refused",
         "evaluating",
@@ -239,6 +358,17 @@ impl Hold {
         "busy",
         "report-only",
         "heal-delay",
+        "wave",
+        "soak",
+        "halted",
+        "window",
+        "after",
+        "unavailable",
+        "wave-limit",
+        "rebooting",
+        "reboot-overdue",
+        "reboot-failed",
+        "reboot-turn",
         "in-flight-limit",
         "elsewhere",
         "awaiting-reboot",
@@ -257,6 +387,7 @@ impl Hold {
             Self::Unreachable { .. } => "unreachable",
             Self::WrongMachine { .. } => "wrong-machine",
             Self::Suspended { .. } => "suspended",
+            Self::Approval { .. } => "approval",
             Self::Pinned { .. } => "pinned",
             Self::HooksRefused { .. } => "hooks-refused",
             Self::Evaluating => "evaluating",
@@ -269,6 +400,17 @@ impl Hold {
             Self::Busy { .. } => "busy",
             Self::ReportOnly => "report-only",
             Self::HealDelay { .. } => "heal-delay",
+            Self::Wave { .. } => "wave",
+            Self::Soak { .. } => "soak",
+            Self::Halted { .. } => "halted",
+            Self::Window { .. } => "window",
+            Self::After { .. } => "after",
+            Self::Unavailable { .. } => "unavailable",
+            Self::WaveLimit { .. } => "wave-limit",
+            Self::Rebooting { .. } => "rebooting",
+            Self::RebootOverdue { .. } => "reboot-overdue",
+            Self::RebootFailed { .. } => "reboot-failed",
+            Self::RebootTurn { .. } => "reboot-turn",
             Self::InFlightLimit { .. } => "in-flight-limit",
             Self::Elsewhere { .. } => "elsewhere",
             Self::AwaitingReboot => "awaiting-reboot",

@@ -2,8 +2,16 @@
 //!
 //! Not a glob crate: there a backslash escapes, and systemd's own unit names contain it (`dev-disk-by\x2dlabel.swap`).
 
+/// Whether there is a wildcard in it; without one it is the text that it matches.
+pub fn is_pattern(text: &str) -> bool {
+    text.contains(['*', '?'])
+}
+
 /// Whether the whole of `text` matches `pattern`. Takes at most the product of their lengths in steps.
 pub fn matches(pattern: &str, text: &str) -> bool {
+    if !is_pattern(pattern) {
+        return pattern == text;
+    }
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t) = (0, 0);
     // The newest `*` and the text it was tried against: the only place worth going back to.

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::health::HealthChecks;
 use super::hook::Hook;
 use super::name::Tag;
+use super::rollout::{RolloutSpec, Span};
 use super::secret::{SecretName, SecretSpec};
+use super::selector::Selector;
 use super::store_path::{DrvPath, StorePath};
 
 parsed_string!(
@@ -58,6 +61,12 @@ pub struct NodeSpec {
     /// A reason declared in Git not to touch the node.
     #[serde(default)]
     pub suspended: Option<String>,
+    /// It gets a release only when every node that one of these selects is done with it.
+    #[serde(default)]
+    pub after: Vec<Selector>,
+    /// Whether a person must approve each release of it.
+    #[serde(default)]
+    pub approval: bool,
     /// The link to the controller is faster than the link to substituters.
     #[serde(default)]
     pub has_fast_connection: bool,
@@ -79,10 +88,10 @@ pub struct NodeSpec {
     /// Put before commands that need root when the SSH user is not root, for example `["sudo"]`.
     #[serde(default)]
     pub privilege_escalation_command: Vec<String>,
-    /// Checks between contact and verdict.
+    /// What has to hold before, with and after a switch; those of the fleet among it, once it is in a release.
     #[serde(default)]
     pub health_checks: HealthChecks,
-    /// When the node may be rebooted.
+    /// When and how the node is rebooted.
     #[serde(default)]
     pub reboot: Reboot,
     /// Build on the node instead of here.
@@ -115,6 +124,12 @@ impl NodeSpec {
     /// What it gets from here: its system and what goes along with it.
     pub fn shipped(&self) -> Vec<StorePath> {
         std::iter::once(&self.toplevel).chain(&self.closure_paths).cloned().collect()
+    }
+
+    /// The node as a member of its fleet, whose checks are its own, too.
+    #[must_use]
+    pub fn in_fleet(self, rollout: &RolloutSpec) -> Self {
+        Self { health_checks: self.health_checks.and_of_fleet(&rollout.health_checks), ..self }
     }
 
     /// Whether its system is built there instead of here. This machine's own is built here either way.
@@ -202,35 +217,30 @@ pub enum OnDrift {
     Report,
 }
 
-/// Checks the controller runs between contact and verdict.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HealthChecks {
-    /// systemd units that must be active on the node.
-    #[serde(default)]
-    pub units: Vec<String>,
-    /// Shell commands that must exit 0 on the node, by name.
-    #[serde(default)]
-    pub commands: BTreeMap<String, String>,
-}
-
-impl HealthChecks {
-    /// Whether nothing is to be checked.
-    pub fn is_empty(&self) -> bool {
-        self.units.is_empty() && self.commands.is_empty()
-    }
-}
-
-/// The reboot policy.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+/// How the node is rebooted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Reboot {
-    /// When the node may be rebooted.
-    #[serde(default)]
+    /// What it is rebooted for.
     pub policy: RebootPolicy,
+    /// It is rebooted in this time only, beside what the fleet's windows say; `None`: whenever those allow.
+    pub window: Option<Span>,
+    /// How long it may take to come back, seconds.
+    #[serde(with = "seconds")]
+    pub timeout: Duration,
     /// Where the boot loader cannot boot a system once, `goal = "boot"` makes it the default without proof.
-    #[serde(default)]
     pub unproven: bool,
+}
+
+impl Default for Reboot {
+    fn default() -> Self {
+        Self {
+            policy: RebootPolicy::default(),
+            window: None,
+            timeout: Duration::from_secs(600),
+            unproven: false,
+        }
+    }
 }
 
 /// When a node may be rebooted by driftless.

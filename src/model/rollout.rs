@@ -1,17 +1,18 @@
 //! How a fleet moves to a release: the deployment's `rollout`. Says what is wanted; `plan` decides what follows from it.
 
-use std::collections::BTreeSet;
+mod calendar;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use jiff::civil::{Date, Time, Weekday};
-use jiff::tz::{TimeZone, TimeZoneDatabase};
 use serde::{Deserialize, Serialize};
 
 use super::ParseError;
+use super::health::HealthChecks;
 use super::node::seconds;
 use super::selector::Selector;
+pub use calendar::{Day, Effect, Hours, Span, Window, Zone};
 
 /// Fleet-wide settings of a deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,8 @@ pub struct RolloutSpec {
     /// How long a node that somebody changed by hand is left alone, seconds.
     #[serde(with = "seconds")]
     pub heal_after: Duration,
+    /// Checks of every node, beside its own.
+    pub health_checks: HealthChecks,
 }
 
 impl Default for RolloutSpec {
@@ -49,6 +52,7 @@ impl Default for RolloutSpec {
             approval_expires: Duration::from_secs(24 * 3600),
             require_all: false,
             heal_after: Duration::from_secs(300),
+            health_checks: HealthChecks::default(),
         }
     }
 }
@@ -192,174 +196,5 @@ impl fmt::Display for Amount {
             Self::Count(count) => write!(f, "{count}"),
             Self::Percent(percent) => write!(f, "{percent}%"),
         }
-    }
-}
-
-/// A span of time, said by a calendar, in which nodes may or may not be worked on. A node that some `allow` windows select
-/// may be while one of them is open; none may be while a `deny` window that selects it is open.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Window {
-    /// Which nodes.
-    #[serde(default = "Selector::everything")]
-    pub on: Selector,
-    /// Whether it opens or shuts.
-    #[serde(default)]
-    pub effect: Effect,
-    /// When.
-    #[serde(flatten)]
-    pub span: Span,
-}
-
-/// What a window does while it is open.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Effect {
-    /// Nodes may be worked on.
-    #[default]
-    Allow,
-    /// They may not.
-    Deny,
-}
-
-/// Times of a calendar.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Span {
-    /// On these days of the week; empty: on all.
-    #[serde(default)]
-    pub days: BTreeSet<Day>,
-    /// From when to when; `None`: the whole day. Where the end is not after the beginning, it is on the next day.
-    #[serde(default)]
-    pub hours: Option<Hours>,
-    /// Not before this day.
-    #[serde(default)]
-    pub from: Option<Date>,
-    /// Not after this day.
-    #[serde(default)]
-    pub until: Option<Date>,
-    /// Whose clock and calendar.
-    pub time_zone: Zone,
-}
-
-/// A day of the week, as `mon` to `sun`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Day {
-    /// Monday.
-    Mon,
-    /// Tuesday.
-    Tue,
-    /// Wednesday.
-    Wed,
-    /// Thursday.
-    Thu,
-    /// Friday.
-    Fri,
-    /// Saturday.
-    Sat,
-    /// Sunday.
-    Sun,
-}
-
-impl From<Weekday> for Day {
-    fn from(day: Weekday) -> Self {
-        match day {
-            Weekday::Monday => Self::Mon,
-            Weekday::Tuesday => Self::Tue,
-            Weekday::Wednesday => Self::Wed,
-            Weekday::Thursday => Self::Thu,
-            Weekday::Friday => Self::Fri,
-            Weekday::Saturday => Self::Sat,
-            Weekday::Sunday => Self::Sun,
-        }
-    }
-}
-
-/// A part of a day: `09:00-17:00`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Hours {
-    /// From then on.
-    pub from: Time,
-    /// Until then; midnight is the end of the day.
-    pub to: Time,
-}
-
-impl TryFrom<String> for Hours {
-    type Error = ParseError;
-
-    fn try_from(text: String) -> Result<Self, ParseError> {
-        let clock = |text: &str| {
-            let (hours, minutes) = text.split_once(':')?;
-            let plain = hours.len() == 2 && minutes.len() == 2;
-            let (hours, minutes) = (hours.parse().ok()?, minutes.parse().ok()?);
-            // 24:00 is how people write the end of a day.
-            if (hours, minutes) == (24, 0) {
-                return Some(Time::midnight());
-            }
-            Time::new(hours, minutes, 0, 0).ok().filter(|_| plain)
-        };
-        let parsed = text.split_once('-').and_then(|(from, to)| Some((clock(from)?, clock(to)?)));
-        match parsed {
-            Some((from, to)) => Ok(Self { from, to }),
-            None => Err(ParseError {
-                what: "part of a day",
-                input: text,
-                expected: "two times, for example \"09:00-17:00\" or \"22:00-04:00\"",
-            }),
-        }
-    }
-}
-
-impl From<Hours> for String {
-    fn from(hours: Hours) -> Self {
-        hours.to_string()
-    }
-}
-
-impl fmt::Display for Hours {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.from.strftime("%H:%M"), self.to.strftime("%H:%M"))
-    }
-}
-
-/// A time zone of the IANA database, for example `Europe/Berlin`. The database is the program's own: whatever the host has,
-/// the same deployment means the same.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Zone(TimeZone);
-
-impl Zone {
-    /// Its rules.
-    pub fn rules(&self) -> &TimeZone {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for Zone {
-    type Error = ParseError;
-
-    fn try_from(name: String) -> Result<Self, ParseError> {
-        match TimeZoneDatabase::bundled().get(&name) {
-            Ok(zone) => Ok(Self(zone)),
-            Err(_) => Err(ParseError {
-                what: "time zone",
-                input: name,
-                expected: "a name of the IANA database, for example \"Europe/Berlin\" or \"UTC\"",
-            }),
-        }
-    }
-}
-
-impl From<Zone> for String {
-    fn from(zone: Zone) -> Self {
-        zone.to_string()
-    }
-}
-
-impl fmt::Display for Zone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.iana_name().unwrap_or("UTC"))
     }
 }

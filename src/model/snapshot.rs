@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decision::Decision;
 use super::drift::DriftKind;
+use super::intent::{Intent, NodeSuspension};
 use super::name::NodeName;
 use super::node::NodeSpec;
 use super::observed::{InFlight, Observation};
@@ -30,6 +31,9 @@ pub struct Snapshot {
     pub ready: Ready,
     /// The source.
     pub source: SourceView,
+    /// What people want beyond what Git says.
+    #[serde(default)]
+    pub intent: Arc<Intent>,
     /// Every node of the release. Shared between the loop and all who look: publishing copies none.
     pub nodes: BTreeMap<NodeName, Arc<NodeView>>,
 }
@@ -171,6 +175,9 @@ pub struct NodeView {
     pub observation: Option<Arc<Observation>>,
     /// What is being done.
     pub in_flight: Option<InFlight>,
+    /// Why it is left alone, where it is, whatever its state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<NodeSuspension>,
 }
 
 /// The word for a node's state.

@@ -6,7 +6,7 @@ use super::Node;
 use super::installed::{Program, Sure};
 use super::protocol::Privilege;
 use crate::error_chain::error_chain;
-use crate::model::node::HealthChecks;
+use crate::model::health::Checks;
 
 /// Between two rounds of the checks that have not passed yet.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ impl Node {
     /// Waits until every check has passed once. The error is the reason of the reject: which check, and what it said.
     pub(super) async fn await_health(
         &self,
-        checks: &HealthChecks,
+        checks: &Checks,
         within: Duration,
         show: impl Fn(String),
     ) -> Result<(), String> {
@@ -93,10 +93,10 @@ fn failed(code: &str, said: &str) -> String {
     format!("exit code {code}{}{said}", if said.is_empty() { "" } else { ": " })
 }
 
-fn listed(checks: &HealthChecks) -> Vec<Check> {
+fn listed(checks: &Checks) -> Vec<Check> {
     let commands = checks.commands.iter().map(|(name, command)| Check {
-        name: format!("check {name:?}"),
-        command: command.clone(),
+        name: format!("command {name}"),
+        command: command.command.clone(),
         words: ["command".into(), name.clone()],
     });
     let units = checks.units.iter().map(|unit| {

@@ -163,14 +163,21 @@ impl Node {
     }
 
     /// Reboots the node, unless it has booted since it was seen or is being switched. It may be gone before it has said so.
-    pub async fn reboot(&self, seen: &BootId) -> Result<(), NodeError> {
+    /// `into`: what it has to come back with; the node remembers that it was told so.
+    pub async fn reboot(&self, seen: &BootId, into: Option<&StorePath>) -> Result<(), NodeError> {
         let attempt = "reboot the node";
-        let reply = self.ask(attempt, Privilege::Root, &["reboot", seen.as_str()], ANSWER).await?;
+        let words: Vec<&str> =
+            ["reboot", seen.as_str()].into_iter().chain(into.map(StorePath::as_str)).collect();
+        let reply = self.ask(attempt, Privilege::Root, &words, ANSWER).await?;
         match reply.get("refused") {
             None => Ok(()),
             Some("busy") => Err(NodeError::Refused { node: self.name.clone(), refusal: Refusal::Busy }),
             Some(said) => {
-                Err(NodeError::Refused { node: self.name.clone(), refusal: Refusal::Other(said.to_owned()) })
+                let refusal = match said.split_once(' ') {
+                    Some(("unwritable", what)) => Refusal::Unwritable { what: what.to_owned() },
+                    Some(_) | None => Refusal::Other(said.to_owned()),
+                };
+                Err(NodeError::Refused { node: self.name.clone(), refusal })
             }
         }
     }

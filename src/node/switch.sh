@@ -27,6 +27,8 @@ PIN=/var/lib/driftless-node/pin
 OWNER=/var/lib/driftless-node/owner
 # "ID": that switch's system is to be booted once. "ID booted": it was, and is not proven yet.
 STAGED=/var/lib/driftless-node/staged
+# "BOOT-ID CLOCK SYSTEM": the last order to reboot, the boot it was given in, and what was to come back.
+REBOOT=/var/lib/driftless-node/reboot
 LIVE=/run/driftless-node
 LOCK=$LIVE/lock
 ROOTS=/nix/var/nix/gcroots/driftless
@@ -301,6 +303,7 @@ read_keys() {
       nonce) NONCE=$value ;;
       goal) GOAL=$value ;;
       unproven) UNPROVEN=$value ;;
+      reboots) REBOOTS=$value ;;
       revision) REVISION=$value ;;
       asker) ASKER=$value ;;
       ssh-from) SSH_FROM=$value ;;
@@ -332,7 +335,7 @@ load() { # ID: sets what `start` was given and what `run` recorded
   SYSTEM='' PREVIOUS='' PROFILE_BEFORE='' NONCE='' EXPECTED='' GOAL=switch REVISION='' ASKER='' SSH_FROM='' LAST_RESORT=reboot
   SWITCH_TIMEOUT=300 CONTACT_TIMEOUT=60 HEALTH_TIMEOUT=60 IGNORE_FAILED=no IGNORE_UNITS='' LISTENED=no ROUTED=no LOADER_TOLD=no
   STARTED=0 BOOT='' OUTCOME='' CAUSE='' DETAIL='' FINISHED='' PHASE='' SSH_UNITS='' CHECKS='' CONTACT_OVER=''
-  UNPROVEN=no PROVING=no
+  UNPROVEN=no REBOOTS=no PROVING=no
   if ! is_id "$ID" || [ ! -r "$ENTRY/order" ]; then return 1; fi
   for file in "$ENTRY/order" "$ENTRY/found"; do
     [ -r "$file" ] && read_keys <"$file"
@@ -688,13 +691,40 @@ run() {
   exit 0
 }
 
-# nixpkgs' switch inhibitors (system.switch.inhibitors) compare with the *booted* system; a system without the file has none.
+# What only a boot changes.
 check_before() {
+  check_inhibitors
+  if may_stage && other_kernels; then stage_instead 'kernel, initrd or modules are not those that have booted'; fi
+}
+
+# Whether the asker reboots the node where that is needed.
+may_stage() { [ "$REBOOTS" = allowed ] && [ "$GOAL" = switch ] && [ "$PROVING" = no ]; }
+
+# A system without kernel (a container) has no other one.
+other_kernels() {
+  wanted=$(kernels_of "$SYSTEM") booted=$(kernels_of /run/booted-system)
+  [ -n "$wanted" ] && [ -n "$booted" ] && [ "$wanted" != "$booted" ]
+}
+
+# From here on it is a switch with the goal to boot, also for whoever has to finish it.
+stage_instead() { # REASON
+  note "$1: it is booted once instead"
+  GOAL=boot
+  if ! found=$(cat "$ENTRY/found") || ! put "$ENTRY/found" "$found${NEWLINE}goal boot"; then
+    untouched killed "$ENTRY/found cannot be written"
+  fi
+  if [ "$PROFILE_BEFORE" = "$SYSTEM" ]; then commit; fi
+  stage
+}
+
+# nixpkgs' switch inhibitors (system.switch.inhibitors) compare with the *booted* system; a system without the file has none.
+check_inhibitors() {
   [ -r "$SYSTEM/switch-inhibitors" ] || return 0
   ! cmp -s "$SYSTEM/switch-inhibitors" /run/booted-system/switch-inhibitors 2>/dev/null || return 0
   wanted=$(cat "$SYSTEM/switch-inhibitors")
   booted=$(cat /run/booted-system/switch-inhibitors 2>/dev/null || printf '{}')
   [ "$wanted" = "$booted" ] && return 0
+  if may_stage; then stage_instead "switch inhibitors differ from the booted system's"; fi
   finish rolled-back needs-reboot "switch inhibitors differ from the booted system's: $booted -> $wanted"
   exit 0
 }
@@ -712,7 +742,10 @@ activate() {
       fi
       roll_back units "$fresh"
       ;;
-    100) untouched needs-reboot 'switch-to-configuration: a reboot is needed (exit 100)' ;;
+    100)
+      if may_stage && runs "$PREVIOUS"; then stage_instead 'switch-to-configuration asks for a reboot (exit 100)'; fi
+      untouched needs-reboot 'switch-to-configuration: a reboot is needed (exit 100)'
+      ;;
     deadline) roll_back deadline "switch-to-configuration test did not end within $SWITCH_TIMEOUT s" ;;
     killed) roll_back killed "switch-to-configuration test was killed; $(last_words)" ;;
     unstarted) untouched killed "switch-to-configuration test could not be started; $(last_words)" ;;
@@ -1294,21 +1327,25 @@ verb_observe() { # [nix]
   if [ -r "$PIN" ]; then
     while read -r line; do reply "pin $line"; done <"$PIN"
   fi
+  if read_file "$REBOOT"; then reply "reboot $VALUE"; fi
   observe_journal
 }
 
 # What only a boot changes.
 reply_kernels() { # booted|running SYSTEM -> kernels
   system_of_kernels=$1
-  kernels=$2
+  kernels=$(kernels_of "$2")
+  [ -n "$kernels" ] || return 0
+  printf '%s\n' "$kernels" | while read -r path; do reply "$system_of_kernels-kernel $path"; done
+}
+
+kernels_of() { # SYSTEM
+  system_of_parts=$1
   set --
   for part in kernel initrd kernel-modules; do
-    [ -e "$kernels/$part" ] && set -- "$@" "$kernels/$part"
+    [ -e "$system_of_parts/$part" ] && set -- "$@" "$system_of_parts/$part"
   done
-  kernels=
-  [ $# -gt 0 ] || return 0
-  kernels=$(readlink -f "$@")
-  printf '%s\n' "$kernels" | while read -r path; do reply "$system_of_kernels-kernel $path"; done
+  [ $# -eq 0 ] || readlink -f "$@"
 }
 
 reply_free() {
@@ -1534,15 +1571,22 @@ verb_forgive() {
     [ -e "$dir/summary" ] || continue
     touch "$dir/forgiven" || { reply "error journal $dir"; return; }
   done
+  [ ! -e "$REBOOT" ] || rm -f "$REBOOT" || { reply "error reboot $REBOOT"; return; }
   reply ok
 }
 
-# For a person who wants it now. Only out of the boot that the asker has seen: a lost answer must not cost two reboots.
-verb_reboot() { # BOOT-ID
+# Only out of the boot that the asker has seen: a lost answer must not cost two reboots. With SYSTEM the order is remembered,
+# over the reboot: whoever asks then knows that it came to nothing where another system has booted.
+verb_reboot() { # BOOT-ID [SYSTEM]
   [ "$1" = "$(boot_id)" ] || { reply 'refused booted'; return; }
-  if ! mkdir -p "$LIVE" || ! take_lock 3; then
+  if ! mkdir -p "$LIVE" "${REBOOT%/*}" || ! take_lock 3; then
     reply 'refused busy'
     return
+  fi
+  if [ -n "${2:-}" ]; then
+    is_store_path "$2" || { reply 'error bad-argument'; return; }
+    clock %s
+    { put "$REBOOT" "$1 $CLOCK $2" && sync "$REBOOT"; } || { reply "refused unwritable $REBOOT"; return; }
   fi
   if system_ctl --no-block reboot >/dev/null 2>&1; then reply ok; else reply 'error systemctl reboot failed'; fi
 }

@@ -18,6 +18,6 @@ pub fn may_be_brought(view: &NodeView, now: Timestamp) -> bool {
         && !spec.secrets.is_empty()
         // One that does not evaluate or build stays with its last good one.
         && view.desired.as_ref() == Some(&spec.toplevel)
-        && spec.suspended.is_none()
+        && view.suspended.is_none()
         && !pinned
 }

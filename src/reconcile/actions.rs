@@ -9,9 +9,10 @@ use super::lookout::Sight;
 use crate::model::decision::Action;
 use crate::model::hook::{HookFailure, HookPoint};
 use crate::model::name::NodeName;
-use crate::model::observed::{Attempt, AttemptKind, InFlight, Stage};
+use crate::model::observed::{Attempt, AttemptKind, Begun, BegunWhat, InFlight, Observation, Stage};
 use crate::model::release::Release;
 use crate::model::store_path::StorePath;
+use crate::plan::settling;
 
 /// An action that ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,22 +41,63 @@ pub struct Failed {
 #[derive(Debug, Default)]
 pub struct Actions {
     in_flight: BTreeMap<NodeName, InFlight>,
+    /// Of those in flight.
+    what: BTreeMap<NodeName, BegunWhat>,
+    begun: BTreeMap<NodeName, Begun>,
     attempts: BTreeMap<NodeName, Attempt>,
     hook_failures: BTreeMap<NodeName, HookFailure>,
 }
 
+/// How far an action is that was just begun.
+pub fn first_stage(action: &Action) -> Stage {
+    match action {
+        Action::Deploy { .. } | Action::Attach { .. } => Stage::Preparing,
+        Action::Reboot { .. } => Stage::Rebooting,
+    }
+}
+
 impl Actions {
-    /// Begins one.
-    pub fn begin(&mut self, name: &NodeName, action: &Action, now: Timestamp) {
-        let toplevel = action.toplevel().clone();
-        self.in_flight.insert(name.clone(), InFlight { toplevel, since: now, stage: Stage::Preparing });
+    /// Takes over what a predecessor began.
+    pub fn resuming(begun: BTreeMap<NodeName, Begun>) -> Self {
+        Self { begun, ..Self::default() }
     }
 
-    /// It is so far.
+    /// Begins one.
+    pub fn begin(&mut self, name: &NodeName, action: &Action, now: Timestamp) {
+        let what = match action {
+            Action::Deploy { .. } | Action::Attach { .. } => BegunWhat::Switch,
+            Action::Reboot { boot, .. } => BegunWhat::Reboot { boot: boot.clone() },
+        };
+        let (toplevel, stage) = (action.toplevel().clone(), first_stage(action));
+        self.what.insert(name.clone(), what);
+        self.in_flight.insert(name.clone(), InFlight { toplevel, since: now, stage });
+    }
+
+    /// It is so far. What has reached its node is noted: before that, the node's silence means nothing.
     pub fn reached(&mut self, name: &NodeName, stage: Stage) {
-        if let Some(flight) = self.in_flight.get_mut(name) {
-            flight.stage = stage;
+        let (Some(flight), Some(what)) = (self.in_flight.get_mut(name), self.what.get(name)) else { return };
+        flight.stage = stage;
+        let begun = match flight.stage {
+            Stage::Switching { .. } | Stage::Rebooting => true,
+            Stage::Preparing | Stage::Copying { .. } | Stage::Building { .. } | Stage::Hook { .. } => false,
+        };
+        if begun && self.begun.get(name).is_none_or(|noted| noted.at < flight.since) {
+            let (toplevel, at, what) = (flight.toplevel.clone(), flight.since, what.clone());
+            self.begun.insert(name.clone(), Begun { toplevel, at, what });
         }
+    }
+
+    /// What was begun and has not ended well for long enough.
+    pub fn begun(&self) -> &BTreeMap<NodeName, Begun> {
+        &self.begun
+    }
+
+    /// Forgets what has ended well, by what is seen of the nodes.
+    pub fn settle<'a>(&mut self, seen: impl Fn(&NodeName) -> Option<&'a Observation>, now: Timestamp) {
+        let in_flight = &self.in_flight;
+        self.begun.retain(|name, begun| {
+            in_flight.contains_key(name) || !settling::is_settled(begun, seen(name), now)
+        });
     }
 
     /// It has ended.
@@ -67,6 +109,7 @@ impl Actions {
         now: Timestamp,
     ) {
         self.in_flight.remove(name);
+        self.what.remove(name);
         self.hook_failures.remove(name);
         if let Err(error) = hooks {
             self.hook_failures.insert(name.clone(), HookFailure { toplevel: toplevel.clone(), error });
@@ -107,6 +150,7 @@ impl Actions {
     pub fn clock_stepped(&mut self, by: SignedDuration) {
         self.attempts.values_mut().for_each(|attempt| attempt.last = moved(attempt.last, by));
         self.in_flight.values_mut().for_each(|flight| flight.since = moved(flight.since, by));
+        self.begun.values_mut().for_each(|begun| begun.at = moved(begun.at, by));
     }
 
     /// What failed on the way to a node no longer holds anything up.
@@ -119,13 +163,18 @@ impl Actions {
     pub fn forget_attempts_except(&mut self, release: &Release) {
         self.attempts.retain(|name, _| release.nodes.contains_key(name));
         self.hook_failures.retain(|name, _| release.nodes.contains_key(name));
+        self.begun.retain(|name, _| release.nodes.contains_key(name));
     }
 
     /// Gives up what has not reached its node's switch yet, and says on which nodes.
     pub fn give_up_unstarted(&mut self) -> Vec<NodeName> {
         let unstarted = self.in_flight.extract_if(.., |_, flight| match flight.stage {
             Stage::Switching { .. } | Stage::Hook { at: HookPoint::AfterSwitch, .. } => false,
-            Stage::Preparing | Stage::Copying { .. } | Stage::Building { .. } | Stage::Hook { .. } => true,
+            Stage::Preparing
+            | Stage::Copying { .. }
+            | Stage::Building { .. }
+            | Stage::Hook { .. }
+            | Stage::Rebooting => true,
         });
         unstarted.map(|(name, _)| name).collect()
     }

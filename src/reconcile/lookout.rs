@@ -193,9 +193,9 @@ impl Lookout {
         self.watched.iter().filter_map(seen).collect()
     }
 
-    /// Whether a node was looked at.
-    pub fn has_seen(&self, name: &NodeName) -> bool {
-        self.watched.get(name).is_some_and(|watched| watched.seen.is_some())
+    /// What was last seen of one node.
+    pub fn observation(&self, name: &NodeName) -> Option<&Observation> {
+        self.watched.get(name)?.seen.as_deref()
     }
 }
 
@@ -209,12 +209,14 @@ fn reachable(
         .as_ref()
         .and_then(|seen| seen.state.as_ref())
         .is_some_and(|old| (&old.running, &old.boot_default) == (&state.running, &state.boot_default));
-    let since = before.and_then(|seen| seen.state_since).filter(|_| unchanged);
+    let (since, health) = before.map(|seen| (seen.state_since, seen.health)).unwrap_or_default();
+    let since = since.filter(|_| unchanged);
     Observation {
         contact: Contact::Reachable { at: now },
         state: Some(state),
         state_since: since.or(Some(now)),
         elsewhere,
+        health,
     }
 }
 
@@ -226,6 +228,9 @@ fn unreachable(name: &NodeName, before: Option<Observation>, said: String, now: 
             now
         }
     };
-    let (state, state_since) = before.map(|seen| (seen.state, seen.state_since)).unwrap_or_default();
-    Observation { contact: Contact::Unreachable { since, error: said }, state, state_since, elsewhere: None }
+    let contact = Contact::Unreachable { since, error: said };
+    match before {
+        Some(before) => Observation { contact, elsewhere: None, ..before },
+        None => Observation { contact, state: None, state_since: None, elsewhere: None, health: Vec::new() },
+    }
 }

@@ -202,7 +202,7 @@ fn progress(doing: &InFlight) -> Markup {
             Stage::Copying { bytes, total } if *total > 0 => {
                 progress max=(total) value=(bytes.min(total)) {}
             }
-            Stage::Preparing | Stage::Copying { .. } | Stage::Building { .. } | Stage::Hook { .. } | Stage::Switching { .. } => {}
+            Stage::Preparing | Stage::Rebooting | Stage::Copying { .. } | Stage::Building { .. } | Stage::Hook { .. } | Stage::Switching { .. } => {}
         }
     }
 }

@@ -189,9 +189,7 @@ impl Node<'_> {
         };
         let goal = spec.map_or("unknown", |spec| spec.goal.as_str());
         series.info.with_label_values(&[self.name, system, availability, goal]).set(1.0);
-        let declared = spec.is_some_and(|spec| spec.suspended.is_some());
-        let held = matches!(&self.view.decision, Decision::Hold { hold: Hold::Suspended { .. } });
-        self.set(&series.suspended, flag(declared || held));
+        self.set(&series.suspended, flag(self.view.suspended.is_some()));
         if let Some(at) = self.committed(self.view.desired_revision.as_deref()) {
             self.set(&series.desired_commit, seconds(at));
         }

@@ -1,0 +1,120 @@
+//! Which wave each node of a release belongs to: the first that selects it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::name::NodeName;
+use crate::model::release::Release;
+
+/// The waves of a release and their nodes. A wave may be empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waves {
+    waves: Vec<BTreeSet<NodeName>>,
+    of: BTreeMap<NodeName, usize>,
+    unknown: BTreeSet<NodeName>,
+}
+
+impl Waves {
+    /// Puts each node into its wave. One selector is asked after the other only until one answers.
+    pub fn of(release: &Release) -> Self {
+        let declared = &release.rollout.waves;
+        let mut waves = Self {
+            waves: vec![BTreeSet::new(); declared.len()],
+            of: BTreeMap::new(),
+            unknown: BTreeSet::new(),
+        };
+        for (name, node) in &release.nodes {
+            let tags = node.spec.as_ref().map(|spec| &spec.tags);
+            let asked = declared.iter().map(|wave| wave.on.means(name, tags)).enumerate();
+            match asked.into_iter().find(|(_, meant)| *meant != Some(false)) {
+                Some((index, Some(_))) => {
+                    waves.of.insert(name.clone(), index);
+                    waves.waves[index].insert(name.clone());
+                }
+                Some((_, None)) => _ = waves.unknown.insert(name.clone()),
+                None => {}
+            }
+        }
+        waves
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.waves.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.waves.is_empty()
+    }
+
+    /// The wave of a node, from 0. `None`: it is in no wave, or in one of those that only its tags will tell.
+    pub fn wave_of(&self, name: &NodeName) -> Option<usize> {
+        self.of.get(name).copied()
+    }
+
+    /// The nodes of a wave, by name.
+    pub fn nodes(&self, index: usize) -> impl Iterator<Item = &NodeName> {
+        self.waves.get(index).into_iter().flatten()
+    }
+
+    /// The nodes whose wave depends on tags that are not known: they never evaluated.
+    pub fn unknown(&self) -> &BTreeSet<NodeName> {
+        &self.unknown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::release::{NodeRelease, Progress};
+    use crate::model::rollout::{RolloutSpec, Wave};
+    use crate::model::sample;
+
+    /// A fleet; a node with `?` has never been evaluated.
+    fn release(waves: &[&str], nodes: &[(&str, &[&str])]) -> Release {
+        let node = |(name, tags): &(&str, &[&str])| {
+            let mut spec = sample::spec(name.trim_end_matches('?'));
+            spec.tags = tags.iter().map(|tag| tag.parse().unwrap()).collect();
+            let spec = (!name.ends_with('?')).then(|| Arc::new(spec));
+            let node = NodeRelease { spec, progress: Progress::Evaluating, last_good: None };
+            (name.trim_end_matches('?').parse().unwrap(), node)
+        };
+        let waves = waves.iter().map(|on| Wave { on: on.parse().unwrap(), ..Wave::default() }).collect();
+        let rollout = RolloutSpec { waves, ..RolloutSpec::default() };
+        Release { revision: None, nodes: nodes.iter().map(node).collect(), rollout }
+    }
+
+    fn told(waves: &Waves) -> Vec<String> {
+        let names = |index| waves.nodes(index).map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        (0..waves.len()).map(names).collect()
+    }
+
+    #[test]
+    fn a_node_belongs_to_the_first_wave_that_selects_it() {
+        let nodes: [(&str, &[&str]); 4] =
+            [("db1", &[]), ("mail", &["canary"]), ("web1", &["web", "canary"]), ("web2", &["web"])];
+        let waves = Waves::of(&release(&["@canary", "@web", "*"], &nodes));
+        assert_eq!(told(&waves), ["mail web1", "web2", "db1"]);
+        assert_eq!(waves.wave_of(&"web2".parse().unwrap()), Some(1));
+        assert_eq!(waves.wave_of(&"nobody".parse().unwrap()), None);
+        assert!(waves.unknown().is_empty());
+    }
+
+    #[test]
+    fn a_node_without_known_tags_waits_where_they_would_decide() {
+        let nodes: [(&str, &[&str]); 3] = [("db1?", &[]), ("web1?", &[]), ("web2", &["canary"])];
+        let waves = Waves::of(&release(&["db*", "@canary", "*"], &nodes));
+        assert_eq!(told(&waves), ["db1", "web2", ""]);
+        assert_eq!(waves.unknown().iter().map(NodeName::as_str).collect::<Vec<_>>(), ["web1"]);
+        assert_eq!(waves.wave_of(&"web1".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn a_node_that_no_wave_selects_is_in_none() {
+        let waves = Waves::of(&release(&["db*"], &[("db1", &[]), ("web1", &[])]));
+        assert_eq!(told(&waves), ["db1"]);
+        assert_eq!((waves.wave_of(&"web1".parse().unwrap()), waves.unknown().len()), (None, 0));
+    }
+}
