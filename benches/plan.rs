@@ -72,6 +72,7 @@ fn state(node: u32) -> NodeState {
         free_boot: Some(1 << 28),
         journal: (0..JOURNAL).map(|number| entry(node, number)).collect::<Vec<_>>().into(),
         pin: None,
+        reboot: None,
         suspended: Vec::new(),
     }
 }

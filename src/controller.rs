@@ -36,6 +36,7 @@ use crate::config::Config;
 use crate::model::decision::Action;
 use crate::model::intent::Intent;
 use crate::model::name::NodeName;
+use crate::model::progress::WaveView;
 use crate::model::release::Release;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView};
 use crate::nix::{Nix, NixError};
@@ -116,6 +117,7 @@ struct Controller {
     comparisons: Comparisons,
     refreshes: Refreshes,
     intent: Arc<Intent>,
+    waves: Vec<WaveView>,
     passes: u64,
     ready: Ready,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -165,6 +167,7 @@ pub async fn run(
         comparisons: Comparisons::default(),
         refreshes: Refreshes::new(options.config.secrets.refresh),
         intent: Arc::default(),
+        waves: Vec::new(),
         passes: 0,
         ready: Ready::Starting,
         snapshot,
@@ -225,6 +228,7 @@ impl Controller {
             orders.look.iter().for_each(|name| self.connections.read(name, &self.desk));
             orders.start.into_iter().for_each(|(name, action)| self.start(&release, &name, action));
             self.reconciler.show(&release, &orders.plan, &self.intent);
+            self.waves = orders.plan.waves;
             self.compare();
             let node = |name: &NodeName| self.connections.node(name).cloned();
             let (views, now) = (self.reconciler.views(), self.reconciler.now());
@@ -326,6 +330,7 @@ impl Controller {
             source: self.desired.view(&shown),
             intent: Arc::clone(&self.intent),
             nodes: self.reconciler.views().clone(),
+            waves: self.waves.clone(),
         };
         self.snapshot.send_replace(Arc::new(snapshot));
     }
@@ -388,6 +393,7 @@ impl Snapshot {
             source: SourceView::unasked(config.source.display_url(), config.source.branch.clone()),
             intent: Arc::default(),
             nodes: BTreeMap::new(),
+            waves: Vec::new(),
         }
     }
 }

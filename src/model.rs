@@ -29,6 +29,7 @@ pub mod intent;
 pub mod journal;
 pub mod observed;
 
+pub mod action;
 pub mod decision;
 pub mod drift;
 pub mod progress;

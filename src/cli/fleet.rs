@@ -161,6 +161,7 @@ async fn look(global: &Global, origin: &Origin, args: &FleetArgs, depth: Depth) 
         ready: Ready::Ready,
         source,
         intent: Arc::new(intent),
+        waves: plan.waves,
         nodes,
     })
 }

@@ -11,6 +11,7 @@ use super::fleet::{Depth, LookArgs};
 use super::output::{self, Format};
 use super::table::{Cell, Table};
 use super::{Global, fleet};
+use crate::model::progress;
 use crate::model::release::Progress;
 use crate::model::revision::Revision;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView, State};
@@ -59,7 +60,8 @@ pub fn header(snapshot: &Snapshot, now: Timestamp) -> String {
     if let Some(at) = source.evaluated_at {
         clauses.push(format!("evaluated {} ago", age(at, now)));
     }
-    clauses.push(progress(snapshot));
+    clauses.extend(progress::sentence(&snapshot.waves));
+    clauses.push(in_sync(snapshot));
     let mut text = clauses.join(" · ");
     text.push('\n');
     for trouble in troubles(snapshot, now) {
@@ -84,7 +86,7 @@ fn named(revision: &Revision) -> String {
     format!("{} {:?}", revision.commit.short(), revision.subject)
 }
 
-fn progress(snapshot: &Snapshot) -> String {
+fn in_sync(snapshot: &Snapshot) -> String {
     let in_sync = snapshot.nodes.values().filter(|node| node.state == State::InSync).count();
     let all = snapshot.nodes.len();
     let noun = if all == 1 { "node" } else { "nodes" };

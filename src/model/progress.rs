@@ -47,6 +47,35 @@ pub enum WavePhase {
     Halted,
 }
 
+/// How far a rollout is, in one sentence; `None` where there is nothing to tell: one wave, and nothing that holds it up.
+pub fn sentence(waves: &[WaveView]) -> Option<String> {
+    let all = waves.len();
+    let (number, wave) = waves.iter().enumerate().find(|(_, wave)| wave.phase != WavePhase::Done)?;
+    let number = number + 1;
+    let done = format!("{} of {} nodes have it", wave.done, wave.nodes);
+    match &wave.phase {
+        WavePhase::Done | WavePhase::Waiting => None,
+        WavePhase::Running if all == 1 => None,
+        WavePhase::Running => Some(format!("wave {number} of {all}, {done}")),
+        // There is nothing behind the last one that would wait for it.
+        WavePhase::Soaking { .. } if number == all => None,
+        WavePhase::Soaking { until } => {
+            Some(format!("wave {number} of {all} must be well until {}", until.strftime("%H:%M:%S UTC")))
+        }
+        WavePhase::Approval { .. } => Some(format!("wave {number} of {all} waits for `driftless approve`")),
+        WavePhase::Halted => {
+            let names: Vec<&str> = wave.failed.iter().map(NodeName::as_str).collect();
+            Some(format!("halted in wave {number} of {all} by {}", names.join(", ")))
+        }
+    }
+}
+
+/// The word for where a whole rollout stands: that of the first wave that is not done.
+pub fn word(waves: &[WaveView]) -> &'static str {
+    let phases = waves.iter().map(|wave| &wave.phase);
+    phases.into_iter().find(|phase| **phase != WavePhase::Done).unwrap_or(&WavePhase::Done).as_str()
+}
+
 impl WavePhase {
     /// Every phase's word, for metrics that must exist at 0.
     pub const WORDS: [&'static str; 6] = ["waiting", "approval", "running", "soaking", "done", "halted"];

@@ -225,6 +225,7 @@ pub(crate) fn fleet() -> Snapshot {
             evaluated_at: Some(ago(12)),
         },
         intent: Arc::default(),
+        waves: Vec::new(),
         nodes: nodes
             .into_iter()
             .map(|(name, node)| (name.parse().unwrap(), Arc::new(node)))

@@ -13,6 +13,7 @@ use super::name::NodeName;
 use super::node::NodeSpec;
 use super::observed::{InFlight, Observation};
 use super::packages::PackageDiff;
+use super::progress::WaveView;
 use super::release::Progress;
 use super::revision::Revision;
 use super::store_path::StorePath;
@@ -36,6 +37,9 @@ pub struct Snapshot {
     pub intent: Arc<Intent>,
     /// Every node of the release. Shared between the loop and all who look: publishing copies none.
     pub nodes: BTreeMap<NodeName, Arc<NodeView>>,
+    /// How far the release is, wave by wave.
+    #[serde(default)]
+    pub waves: Vec<WaveView>,
 }
 
 /// Whether the first full pass is over.

@@ -9,6 +9,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use crate::model::decision::Decision;
 use crate::model::name::NodeName;
 use crate::model::observed::{Contact, InFlight, Stage};
+use crate::model::progress as rollout;
 use crate::model::revision::Revision;
 use crate::model::snapshot::{BlockedReason, NodeView, Ready, Snapshot, SourceView, State};
 
@@ -50,6 +51,7 @@ pub fn render(snapshot: &Snapshot, now: Timestamp) -> Markup {
                 header {
                     h1 { "driftless" }
                     (source(&snapshot.source, now))
+                    @if let Some(sentence) = rollout::sentence(&snapshot.waves) { p.origin { (sentence) } }
                 }
                 main {
                     (notices(snapshot, now))

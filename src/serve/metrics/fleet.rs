@@ -12,6 +12,7 @@ use crate::model::drift::DriftKind;
 use crate::model::journal::Outcome;
 use crate::model::node::{Availability, Goal, NodeSpec};
 use crate::model::observed::{Contact, NodeState};
+use crate::model::progress::{self, WavePhase, WaveView};
 use crate::model::release::Progress;
 use crate::model::snapshot::{BlockedReason, NodeView, Snapshot, SourceView, State};
 
@@ -32,6 +33,7 @@ pub(super) fn export(make: &Make<'_>, snapshot: &Snapshot) {
     });
     make.gauge("driftless_builds_in_progress", "Systems being built or waiting for their turn.")
         .set(building.count() as f64);
+    rollout(make, &snapshot.waves);
     let series = Series::new(make);
     for (name, view) in &snapshot.nodes {
         let node = Node { name: name.as_str(), view, source: &snapshot.source };
@@ -76,6 +78,31 @@ fn source(make: &Make<'_>, source: &SourceView) {
     let name = "driftless_publication_failing";
     make.gauge(name, "1 while what was built last could not be signed or pushed to the binary cache.")
         .set(flag(source.publish_error.is_some()));
+}
+
+fn rollout(make: &Make<'_>, waves: &[WaveView]) {
+    let name = "driftless_rollout_state";
+    let states = make.gauges(
+        name,
+        "1 for where the first wave that is not done stands; done where all are.",
+        &["state"],
+    );
+    let now = progress::word(waves);
+    for word in WavePhase::WORDS {
+        states.with_label_values(&[word]).set(flag(word == now));
+    }
+    let name = "driftless_rollout_nodes";
+    let nodes = make.gauges(
+        name,
+        "Nodes of a wave: all, those that have the release, those on which it failed.",
+        &["wave", "status"],
+    );
+    for (number, wave) in waves.iter().enumerate() {
+        let wave_number = (number + 1).to_string();
+        for (status, count) in [("all", wave.nodes), ("done", wave.done), ("failed", wave.failed.len())] {
+            nodes.with_label_values(&[wave_number.as_str(), status]).set(count as f64);
+        }
+    }
 }
 
 /// The series of one kind each, for all nodes.
