@@ -230,6 +230,8 @@ fn only_so_many_of_a_wave_are_worked_on_silent_or_not_well() {
     };
     assert_eq!(acts(&limited(with(old("a").unreachable()), json!(2))), ["b"]);
     assert_eq!(acts(&limited(with(old("a").unreachable().intermittent()), json!(2))), ["b", "c"]);
+    // A controller that has just begun does not know yet whether it is up.
+    assert_eq!(acts(&limited(with(old("a").never_seen()), json!(2))), ["b"]);
     // What is down already may be worked on without any more being down.
     assert_eq!(acts(&limited(with(old("a").failed("x.service")), json!(1))), ["a"]);
     assert_eq!(acts(&limited(with(old("a").in_flight()), json!(2))), ["b"]);

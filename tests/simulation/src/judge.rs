@@ -4,18 +4,19 @@
 
 use std::collections::BTreeMap;
 
-use deciding::model::decision::{Action, Decision, Hold, Plan};
+use deciding::model::action::{Action, Purpose};
 use deciding::model::journal::{Cause, Entry, Outcome, Phase, PinEnd};
+use deciding::model::name::NodeName;
 use deciding::model::node::{Goal, OnDrift};
 use deciding::model::release::{NodeRelease, Progress, Release};
 use deciding::model::store_path::StorePath;
 use deciding::plan::CONTROLLER;
 
-use crate::machine::Power;
-use crate::repository::{Commit, name_of};
+use crate::gate::{Approved, Fleet};
+use crate::repository::name_of;
 use crate::shell::News;
 use crate::time::{HOUR, Ms, SECOND, time_of};
-use crate::world::{Link, Site};
+use crate::world::Site;
 
 /// An action that is begun, and what it is judged by.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Start<'a> {
     /// What was ever built for the node.
     pub built: &'a [StorePath],
     pub clocks_are_right: bool,
+    /// The others.
+    pub fleet: Fleet<'a>,
 }
 
 /// What this life of the controller knows of one node.
@@ -53,6 +56,10 @@ impl Book {
 #[derive(Debug, Default)]
 pub struct Judge {
     books: BTreeMap<usize, Book>,
+    /// The system for which each node was told to reboot last.
+    reboots: BTreeMap<NodeName, StorePath>,
+    /// What people approved.
+    pub approved: Vec<Approved>,
     pub violation: Option<String>,
 }
 
@@ -104,6 +111,31 @@ impl Judge {
         }
     }
 
+    /// A node has taken an order to reboot into a system.
+    pub fn rebooted(&mut self, name: &NodeName, toplevel: &StorePath) {
+        self.reboots.insert(name.clone(), toplevel.clone());
+    }
+
+    /// `driftless retry`: it may be rebooted again.
+    pub fn forgive(&mut self, name: &NodeName) {
+        self.reboots.remove(name);
+    }
+
+    fn reboot(&self, start: &Start<'_>, toplevel: &StorePath) -> Result<(), String> {
+        room(start)?;
+        let name = &start.site.name;
+        // What the node was told it remembers; a read that came back before it was told cannot know.
+        let told = start.site.machine.reboot.as_ref().is_some_and(|order| order.toplevel == *toplevel);
+        if told && self.reboots.get(name) == Some(toplevel) {
+            return Err("is rebooted for the same system again".into());
+        }
+        let spec = start.release.nodes.get(name).and_then(|node| node.spec.as_ref());
+        if spec.is_some_and(|spec| start.fleet.is_suspended(name, spec)) {
+            return Err("is suspended".into());
+        }
+        Ok(())
+    }
+
     /// An action is begun.
     pub fn start(&mut self, start: &Start<'_>, node: usize) {
         let book = self.books.entry(node).or_default().clone();
@@ -112,8 +144,16 @@ impl Judge {
             (false, None) => Err("is acted on, and was never seen".to_owned()),
             (false, Some(known)) => match start.action {
                 Action::Attach { id, .. } => attach(start, known, id),
-                Action::Deploy { toplevel, goal, .. } => deploy(start, &book, known, toplevel)
-                    .and_then(|()| on_node(start, (known, book.found_since()), (toplevel, *goal))),
+                Action::Deploy { toplevel, goal, purpose, .. } => {
+                    deploy(start, &book, known, (toplevel, *purpose))
+                        .and_then(|()| {
+                            on_node(start, (known, book.found_since()), (toplevel, *goal, *purpose))
+                        })
+                        .and_then(|()| start.fleet.judge(&start.site.name, start.action))
+                }
+                Action::Reboot { toplevel, .. } => self
+                    .reboot(start, toplevel)
+                    .and_then(|()| start.fleet.judge(&start.site.name, start.action)),
             },
         };
         if let Err(said) = judged {
@@ -143,7 +183,7 @@ fn attach(start: &Start<'_>, known: Ms, id: &deciding::model::journal::SwitchId)
     let Some((entry, _, ended)) = known_entries(start.site, known).find(|(entry, ..)| entry.id == *id) else {
         return Err("is attached to for a switch that it does not know".into());
     };
-    if entry.asker != CONTROLLER {
+    if !entry.asker.starts_with(CONTROLLER) {
         return Err(format!("has a switch of {}, which is none of ours to judge", entry.asker));
     }
     match ended {
@@ -152,22 +192,40 @@ fn attach(start: &Start<'_>, known: Ms, id: &deciding::model::journal::SwitchId)
     }
 }
 
+fn room(start: &Start<'_>) -> Result<(), String> {
+    let limit = usize::try_from(start.release.rollout.max_in_flight).unwrap_or(usize::MAX);
+    if start.acting > limit { Err(format!("is one too many: {} of {limit}", start.acting)) } else { Ok(()) }
+}
+
 /// Limits, builds, suspension, and what has been tried.
-fn deploy(start: &Start<'_>, book: &Book, known: Ms, toplevel: &StorePath) -> Result<(), String> {
+fn deploy(
+    start: &Start<'_>,
+    book: &Book,
+    known: Ms,
+    (toplevel, purpose): (&StorePath, Purpose),
+) -> Result<(), String> {
     let release = start.release;
-    let limit = usize::try_from(release.rollout.max_in_flight).unwrap_or(usize::MAX);
-    if start.acting > limit {
-        return Err(format!("is one too many: {} of {limit}", start.acting));
-    }
+    room(start)?;
     let Some(node) = release.nodes.get(&start.site.name) else { return Err("is not in the release".into()) };
-    let wanted = wanted(release, node);
-    if wanted != Some(toplevel) {
-        return Err(format!("should run {wanted:?}"));
+    let last = known_entries(start.site, known).find(|(entry, ..)| entry.outcome == Some(Outcome::Succeeded));
+    if purpose == Purpose::TakeBack {
+        if last.is_none_or(|(entry, ..)| entry.previous != *toplevel || !entry.asker.starts_with(CONTROLLER))
+        {
+            return Err("is taken back to what it did not run before".into());
+        }
+    } else {
+        let wanted = wanted(release, node);
+        if wanted != Some(toplevel) {
+            return Err(format!("should run {wanted:?}"));
+        }
+        if !start.built.contains(toplevel) {
+            return Err("gets a system that was never built".into());
+        }
+        if purpose == Purpose::Heal && last.is_none_or(|(entry, ..)| entry.system != *toplevel) {
+            return Err("is not healed, but gets something new".into());
+        }
     }
-    if !start.built.contains(toplevel) {
-        return Err("gets a system that was never built".into());
-    }
-    if node.spec.as_ref().is_some_and(|spec| spec.suspended.is_some()) {
+    if node.spec.as_ref().is_some_and(|spec| start.fleet.is_suspended(&start.site.name, spec)) {
         return Err("is suspended".into());
     }
     let row: Vec<_> = known_entries(start.site, known)
@@ -215,7 +273,7 @@ fn backoff(
 fn on_node(
     start: &Start<'_>,
     (known, found): (Ms, Ms),
-    (toplevel, goal): (&StorePath, Goal),
+    (toplevel, goal, purpose): (&StorePath, Goal, Purpose),
 ) -> Result<(), String> {
     let Start { site, now, release, .. } = start;
     if let Some((entry, ..)) = known_entries(site, known).find(|(.., ended)| ended.is_none())
@@ -226,11 +284,10 @@ fn on_node(
     if site.changed <= known && is_installed(site, toplevel, goal) {
         return Err("is what it should be already".into());
     }
-    let to_be_proven = known_entries(site, known).find(|(entry, ..)| entry.system == *toplevel).is_some_and(
-        |(entry, ..)| entry.outcome != Some(Outcome::Succeeded) && site.machine.running == *toplevel,
-    );
-    if to_be_proven {
-        return Ok(());
+    if purpose == Purpose::Proof {
+        let once = known_entries(site, known)
+            .any(|(entry, ..)| entry.system == *toplevel && entry.outcome == Some(Outcome::Staged));
+        return if once { Ok(()) } else { Err("is to prove what it was never booted into".into()) };
     }
     if let Some(pin) = site.machine.pin.as_ref().filter(|_| site.pinned <= known) {
         let held = match &pin.until {
@@ -263,7 +320,8 @@ fn on_node(
     Ok(())
 }
 
-fn is_final(entry: &Entry) -> bool {
+/// Whether a switch failed in a way that would repeat itself.
+pub fn is_final(entry: &Entry) -> bool {
     match entry.outcome {
         Some(Outcome::RolledBack) => entry.cause.is_none_or(|cause| cause.is_deterministic()),
         Some(Outcome::RollbackFailed | Outcome::CommitFailed) => true,
@@ -273,11 +331,19 @@ fn is_final(entry: &Entry) -> bool {
     }
 }
 
-fn is_installed(site: &Site, toplevel: &StorePath, goal: Goal) -> bool {
+pub fn is_installed(site: &Site, toplevel: &StorePath, goal: Goal) -> bool {
     let machine = &site.machine;
-    let runs = machine.running == *toplevel;
-    let boots = machine.boot_default.as_ref() == Some(toplevel)
-        && machine.waits_for().is_none_or(|system| system == toplevel);
+    is_there(toplevel, goal, (&machine.running, machine.boot_default.as_ref(), machine.waits_for()))
+}
+
+/// Whether a node that runs, boots and once boots these is what its goal wants.
+pub fn is_there(
+    toplevel: &StorePath,
+    goal: Goal,
+    (running, boots, once): (&StorePath, Option<&StorePath>, Option<&StorePath>),
+) -> bool {
+    let runs = running == toplevel;
+    let boots = boots == Some(toplevel) && once.is_none_or(|system| system == toplevel);
     match goal {
         Goal::Switch => runs && boots,
         Goal::Boot => boots,
@@ -286,104 +352,10 @@ fn is_installed(site: &Site, toplevel: &StorePath, goal: Goal) -> bool {
 }
 
 /// What a node should run by a release: its own system, as soon as that is built and nobody else's is waited for.
-fn wanted<'a>(release: &'a Release, node: &'a NodeRelease) -> Option<&'a StorePath> {
+pub fn wanted<'a>(release: &'a Release, node: &'a NodeRelease) -> Option<&'a StorePath> {
     let whole = release.nodes.values().all(|node| node.progress == Progress::Built);
     if node.progress == Progress::Built && (whole || !release.rollout.require_all) {
         return node.spec.as_ref().map(|spec| &spec.toplevel);
     }
     node.last_good.as_ref()
-}
-
-impl Judge {
-    /// Every fault is long over: each node is what it should be, or is held for a reason that the book agrees with.
-    pub fn rest(
-        &self,
-        (sites, jumped): (&[Site], bool),
-        (release, head): (&Release, &Commit),
-        plan: &Plan,
-    ) -> Result<(), String> {
-        if release.revision.as_ref() != Some(&head.revision) {
-            return Err(format!("{:?} is in force, and not the newest commit", release.revision));
-        }
-        for (name, decision) in &plan.decisions {
-            let Some(site) = sites.iter().find(|site| site.name == *name) else { continue };
-            let Some(node) = release.nodes.get(name) else { continue };
-            rests((site, jumped), release, node, decision)
-                .map_err(|why| format!("at rest, {name} is {decision:?}, and {why}"))?;
-        }
-        Ok(())
-    }
-}
-
-fn rests(
-    (site, jumped): (&Site, bool),
-    release: &Release,
-    node: &NodeRelease,
-    decision: &Decision,
-) -> Result<(), String> {
-    let gone = site.link == Link::Cut || site.machine.power == Power::Dead;
-    let wanted = wanted(release, node);
-    let spec = node.spec.as_deref();
-    let goal = spec.map_or(Goal::Switch, |spec| spec.goal);
-    let installed = wanted.is_some_and(|wanted| is_installed(site, wanted, goal));
-    let expect = |holds: bool, why: &str| if holds { Ok(()) } else { Err(why.to_owned()) };
-    let journal = site.machine.journal();
-    let newest_try = wanted.and_then(|wanted| {
-        journal.iter().rev().find(|entry| entry.system == *wanted && entry.outcome.is_some())
-    });
-    match decision {
-        Decision::InSync => {
-            expect(installed && node.progress == Progress::Built, "it is not what it should be")
-        }
-        Decision::InFlight | Decision::Act { .. } => Err("that is no rest".into()),
-        Decision::Hold { hold } => match hold {
-            Hold::NoHost => expect(spec.is_some_and(|spec| spec.host.is_none()), "it has a host"),
-            Hold::NotObserved | Hold::Unreachable { .. } => expect(gone, "it answers"),
-            Hold::Suspended { .. } => {
-                expect(spec.is_some_and(|spec| spec.suspended.is_some()) && !installed, "nobody suspended it")
-            }
-            Hold::Pinned { until: PinEnd::NextRelease(of), .. } => {
-                expect(wanted == Some(of) && site.machine.pin.is_some(), "it is not pinned")
-            }
-            Hold::NotEvaluated { .. } | Hold::NotBuilt { .. } => {
-                let broken =
-                    matches!(node.progress, Progress::NotEvaluated { .. } | Progress::NotBuilt { .. });
-                // Without a declaration nobody knows where it is.
-                let idle = wanted.is_none() || installed || spec.is_none();
-                expect(broken && idle, "its last good system waits")
-            }
-            Hold::ReleaseIncomplete { .. } => {
-                expect(release.rollout.require_all && (wanted.is_none() || installed), "nothing keeps it")
-            }
-            Hold::GivenUp { .. } => expect(newest_try.is_some_and(is_final), "it has not failed for good"),
-            Hold::ReportOnly => {
-                let report = spec.is_some_and(|spec| spec.on_drift == OnDrift::Report);
-                expect(report && !installed, "it has not drifted")
-            }
-            Hold::AwaitingReboot | Hold::RebootRequired => {
-                let waits = site.machine.waits_for().is_some();
-                expect(
-                    waits || site.machine.running != *wanted.unwrap_or(&site.machine.running),
-                    "no reboot is due",
-                )
-            }
-            Hold::Degraded { .. } => {
-                expect(installed && !site.machine.failed_units.is_empty(), "no unit has failed")
-            }
-            // By which of two clocks that say different times it ends, is not for us to say.
-            Hold::Pinned { until: PinEnd::At(_), .. } => {
-                expect(jumped || !site.machine.ahead.is_zero(), "that ends by itself")
-            }
-            Hold::Backoff { .. }
-            | Hold::HealDelay { .. }
-            | Hold::Evaluating
-            | Hold::Building
-            | Hold::Busy { .. }
-            | Hold::InFlightLimit { .. } => Err("that ends by itself".into()),
-            Hold::WrongMachine { .. }
-            | Hold::HooksRefused { .. }
-            | Hold::Elsewhere { .. }
-            | Hold::HookFailed { .. } => Err("there is no such thing here".into()),
-        },
-    }
 }

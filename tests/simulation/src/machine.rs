@@ -3,12 +3,12 @@
 
 use deciding::model::journal::{Cause, Entry, Forgiven, Outcome, Phase, Pin, SwitchId};
 use deciding::model::node::Goal;
-use deciding::model::observed::{BootId, KernelPair, NodeState};
+use deciding::model::observed::{BootId, KernelPair, NodeState, RebootOrder};
 use deciding::model::store_path::StorePath;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::chance::Chance;
-use crate::systems::Fate;
+use crate::systems::{Fate, Systems};
 use crate::time::{MINUTE, Ms, SECOND, time_of};
 
 /// The newest switches are kept.
@@ -51,6 +51,7 @@ pub struct Live {
     pub step: u64,
     /// A mishap in the middle of its activation.
     pub mishap: Option<Cause>,
+    to_be_booted: ToBeBooted,
 }
 
 /// What a switch is started with.
@@ -60,10 +61,23 @@ pub struct Order {
     pub system: StorePath,
     pub expected: StorePath,
     pub goal: Goal,
-    pub asker: &'static str,
+    pub asker: String,
     pub revision: String,
     pub fate: Fate,
     pub mishap: Option<Cause>,
+    /// Only a boot brings its kernel, and whoever asks may reboot the node.
+    pub to_be_booted: ToBeBooted,
+}
+
+/// Whether a system that only a boot can start is booted once instead of being refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToBeBooted {
+    /// Nobody would reboot the node.
+    No,
+    /// Where its fate says that a reboot is needed.
+    WhereNeeded,
+    /// It brings another kernel.
+    Yes,
 }
 
 #[derive(Debug)]
@@ -73,7 +87,7 @@ pub struct Machine {
     boots: u64,
     pub running: StorePath,
     pub boot_default: Option<StorePath>,
-    booted: StorePath,
+    pub booted: StorePath,
     staged: Option<Staged>,
     pub entries: Vec<Entry>,
     pub live: Option<Live>,
@@ -81,6 +95,10 @@ pub struct Machine {
     pub ahead: SignedDuration,
     pub pin: Option<Pin>,
     pub failed_units: Vec<String>,
+    /// Those that had failed before its newest switch.
+    baseline: Vec<String>,
+    /// The last order to reboot.
+    pub reboot: Option<RebootOrder>,
 }
 
 /// Why a node refuses to start a switch.
@@ -105,6 +123,8 @@ impl Machine {
             ahead,
             pin: None,
             failed_units: Vec::new(),
+            baseline: Vec::new(),
+            reboot: None,
         }
     }
 
@@ -125,7 +145,8 @@ impl Machine {
     }
 
     /// What a read finds.
-    pub fn state(&self, now: Ms) -> NodeState {
+    pub fn state(&self, now: Ms, systems: &Systems) -> NodeState {
+        let kernel = |system: &StorePath| vec![format!("linux-{}", systems.kernel(system))];
         NodeState {
             boot_id: boot_id(self.number, self.boots),
             machine_id: None,
@@ -136,13 +157,16 @@ impl Machine {
             staged: self.waits_for().cloned(),
             booted: Some(self.booted.clone()),
             generation: None,
-            kernel: KernelPair::default(),
+            kernel: KernelPair { booted: kernel(&self.booted), running: kernel(&self.running) },
             failed_units: self.failed_units.clone(),
+            baseline: self.baseline.clone(),
             nix_version: None,
             free_nix: None,
             free_boot: None,
             journal: self.journal().into(),
             pin: self.pin.clone(),
+            reboot: self.reboot.clone(),
+            suspended: Vec::new(),
         }
     }
 
@@ -181,7 +205,8 @@ impl Machine {
             Some(default) if proving => default.clone(),
             Some(_) | None => self.running.clone(),
         };
-        let Order { id, system, goal, asker, revision, fate, mishap, .. } = order;
+        let Order { id, system, goal, asker, revision, fate, mishap, to_be_booted, .. } = order;
+        self.baseline.clone_from(&self.failed_units);
         self.entries.push(Entry {
             id: id.clone(),
             system,
@@ -192,7 +217,7 @@ impl Machine {
             started: self.clock(now),
             finished: None,
             revision,
-            asker: asker.into(),
+            asker,
             forgiven: Forgiven::No,
             detail: String::new(),
         });
@@ -209,6 +234,7 @@ impl Machine {
             ending: None,
             step: 0,
             mishap,
+            to_be_booted,
         });
         Ok(SECOND)
     }
@@ -302,7 +328,22 @@ impl Machine {
             }
             return self.enter(live, Phase::Staging, 4 * SECOND);
         }
-        if let Some(cause) = live.fate.in_checking() {
+        let needs_boot = match live.to_be_booted {
+            ToBeBooted::No => false,
+            ToBeBooted::WhereNeeded => live.fate.is(Cause::NeedsReboot),
+            ToBeBooted::Yes => true,
+        };
+        if needs_boot && live.goal == Goal::Switch && !live.proving {
+            live.goal = Goal::Boot;
+            if self.boot_default.as_ref() == Some(&entry.system) {
+                return self.enter(live, Phase::Committing, 2 * SECOND);
+            }
+            return self.enter(live, Phase::Staging, 4 * SECOND);
+        }
+        // What has booted needs no reboot.
+        if let Some(cause) =
+            live.fate.in_checking().filter(|cause| !(live.proving && *cause == Cause::NeedsReboot))
+        {
             return self.finish(live, Outcome::RolledBack, Some(cause), now);
         }
         self.running = entry.system.clone();
@@ -432,8 +473,23 @@ impl Machine {
         }
     }
 
+    /// A controller says so: out of this boot, into this system. Whether the order was taken.
+    pub fn order_reboot(&mut self, boot: &BootId, toplevel: &StorePath, now: Ms) -> bool {
+        if *boot != boot_id(self.number, self.boots) || self.live.is_some() {
+            return false;
+        }
+        let (boot, toplevel, at) = (boot.clone(), toplevel.clone(), self.clock(now));
+        self.reboot = Some(RebootOrder { boot, toplevel, at });
+        true
+    }
+
+    pub fn boot_id(&self) -> BootId {
+        boot_id(self.number, self.boots)
+    }
+
     /// `driftless retry`.
     pub fn forgive(&mut self) {
+        self.reboot = None;
         self.entries.iter_mut().for_each(|entry| entry.forgiven = Forgiven::Yes);
     }
 }

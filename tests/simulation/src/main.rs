@@ -5,9 +5,11 @@
 //! `DRIFTLESS_SIMULATION_FIRST` on; `DRIFTLESS_SIMULATION_SEED` replays one, and prints what happened in it.
 
 mod chance;
+mod gate;
 mod judge;
 mod machine;
 mod repository;
+mod rest;
 mod shell;
 mod systems;
 mod time;

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use deciding::model::manifest::Names;
 use deciding::model::name::NodeName;
-use deciding::model::node::{Goal, NodeSpec, OnDrift};
+use deciding::model::node::{Availability, Goal, NodeSpec, OnDrift, Reboot, RebootPolicy};
 use deciding::model::release::Release;
 use deciding::model::revision::Revision;
-use deciding::model::rollout::RolloutSpec;
+use deciding::model::rollout::{Amount, OnFailure, RolloutSpec, Unreachable, Wave, Window};
+use deciding::model::selector::Selector;
 use deciding::model::store_path::StorePath;
 use deciding::reconcile::succession;
 
 use crate::chance::Chance;
-use crate::systems::{Systems, a_fate};
+use crate::systems::{Systems, a_fate, a_kernel};
 use crate::time::{Ms, SECOND, dawn};
 
 /// What becomes of one node's system in a revision.
@@ -155,12 +156,31 @@ pub fn a_spec(chance: &mut Chance, node: usize, toplevel: StorePath) -> NodeSpec
         }))
         .unwrap()
     });
+    let tags = [("canary", 300), ("db", 300)];
+    let tags =
+        tags.into_iter().filter(|(_, often)| chance.happens(*often)).map(|(tag, _)| tag.parse().unwrap());
+    let tags = tags.collect();
+    let after = node > 0 && chance.happens(80);
     NodeSpec {
         toplevel,
+        tags,
         host: Some(format!("n{node}")).filter(|_| !chance.happens(20)),
         goal: chance.pick(&[Goal::Switch, Goal::Switch, Goal::Switch, Goal::Switch, Goal::Boot, Goal::Test]),
         on_drift: if chance.happens(150) { OnDrift::Report } else { OnDrift::Heal },
-        suspended: chance.happens(60).then(|| "disk is full".to_owned()),
+        suspended: chance.happens(50).then(|| "disk is full".to_owned()),
+        availability: if chance.happens(150) { Availability::Intermittent } else { Availability::Always },
+        after: if after { vec![selector(&format!("n{}", chance.place(node)))] } else { Vec::new() },
+        approval: chance.happens(40),
+        reboot: Reboot {
+            policy: chance.pick(&[
+                RebootPolicy::Never,
+                RebootPolicy::Never,
+                RebootPolicy::Never,
+                RebootPolicy::WhenRequired,
+                RebootPolicy::Always,
+            ]),
+            ..Reboot::default()
+        },
         ..plain.clone()
     }
 }
@@ -174,12 +194,66 @@ fn a_making(chance: &mut Chance, bad: u64) -> Making {
 }
 
 fn a_rollout(chance: &mut Chance) -> RolloutSpec {
+    let simple = chance.happens(350);
     RolloutSpec {
+        waves: if simple { vec![Wave::default()] } else { some_waves(chance) },
         max_in_flight: chance.pick(&[1, 1, 2, 2, 3, 5]),
+        on_failure: if chance.happens(250) { OnFailure::Rollback } else { OnFailure::Halt },
+        unreachable: if chance.happens(200) { Unreachable::Wait } else { Unreachable::Skip },
+        windows: if simple { Vec::new() } else { some_windows(chance) },
         require_all: chance.happens(80),
         heal_after: Duration::from_secs(chance.pick(&[0, 60, 300, 300])),
         ..RolloutSpec::default()
     }
+}
+
+fn some_waves(chance: &mut Chance) -> Vec<Wave> {
+    let on: &[&str] = chance.pick(&[&["@canary", "*"][..], &["n1", "@db", "*"], &["@canary", "@db"], &["*"]]);
+    on.iter()
+        .map(|on| Wave {
+            on: selector(on),
+            soak: Duration::from_secs(chance.pick(&[0, 0, 40, 200])),
+            max_in_flight: chance.pick(&[None, None, Some(1), Some(2)]),
+            max_unavailable: chance.pick(&[None, None, Some(Amount::Count(1)), Some(Amount::Percent(50))]),
+            max_failures: chance.pick(&[
+                Amount::Count(0),
+                Amount::Count(0),
+                Amount::Count(1),
+                Amount::Percent(34),
+            ]),
+            order: if chance.happens(200) { vec![selector("n2")] } else { Vec::new() },
+            approval: chance.happens(120),
+        })
+        .collect()
+}
+
+/// Most deployments have none; these are shut and open within minutes of the beginning, and on other days.
+fn some_windows(chance: &mut Chance) -> Vec<Window> {
+    if chance.happens(700) {
+        return Vec::new();
+    }
+    let windows = chance.within(1..3);
+    (0..windows).map(|_| a_window(chance)).collect()
+}
+
+fn a_window(chance: &mut Chance) -> Window {
+    let on = chance.pick(&["*", "@db", "n2"]);
+    let effect = chance.pick(&["allow", "deny"]);
+    let days: &[&str] = chance.pick(&[&[][..], &[], &["sun"], &["mon", "tue"]]);
+    let span = a_span(chance);
+    let mut window = serde_json::json!({ "on": on, "effect": effect, "days": days, "timeZone": "UTC" });
+    window["hours"] = span.into();
+    serde_json::from_value(window).unwrap()
+}
+
+fn a_span(chance: &mut Chance) -> String {
+    let from = chance.within(0..12);
+    let to = from + chance.within(1..8);
+    format!("12:{from:02}-12:{to:02}")
+}
+
+fn selector(text: &str) -> Selector {
+    text.parse().unwrap()
 }
 
 /// How bad the revisions of a schedule are, in a thousand.
@@ -205,7 +279,8 @@ pub fn first_commit(chance: &mut Chance, nodes: usize, quality: Quality, systems
     let mut declared = BTreeMap::new();
     for node in 0..nodes {
         let fate = a_fate(chance, quality.bad / 2, quality.flaky);
-        let spec = a_spec(chance, node, systems.add(node, fate));
+        let toplevel = systems.add(node, fate, a_kernel(chance));
+        let spec = a_spec(chance, node, toplevel);
         declared.insert(
             name_of(node),
             Declared { spec: Arc::new(spec), making: a_making(chance, quality.unbuilt) },
@@ -253,7 +328,8 @@ fn redeclare(
     let making = a_making(chance, quality.unbuilt);
     let Some(declared) = commit.nodes.get_mut(&name) else {
         let fate = a_fate(chance, quality.bad, quality.flaky);
-        let spec = Arc::new(a_spec(chance, node, systems.add(node, fate)));
+        let toplevel = systems.add(node, fate, a_kernel(chance));
+        let spec = Arc::new(a_spec(chance, node, toplevel));
         commit.nodes.insert(name, Declared { spec, making });
         return;
     };
@@ -272,7 +348,7 @@ fn redeclare(
         Some(older) if chance.happens(150) => older.spec.toplevel.clone(),
         Some(_) | None => {
             let fate = a_fate(chance, quality.bad, quality.flaky);
-            systems.add(node, fate)
+            systems.add(node, fate, a_kernel(chance))
         }
     };
 }

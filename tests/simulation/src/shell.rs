@@ -1,16 +1,17 @@
 //! The hands of the controller: reads of nodes and actions on them, as `src/controller` and `src/node` carry them out. They
 //! run over links that break, and end with the controller.
 
-use deciding::model::decision::Action;
+use deciding::model::action::{Action, Purpose};
 use deciding::model::journal::{Phase, SwitchId};
 use deciding::model::node::Goal;
-use deciding::model::observed::{AttemptKind, Stage};
+use deciding::model::observed::{AttemptKind, BootId, Stage};
 use deciding::model::release::Release;
 use deciding::model::store_path::StorePath;
+use deciding::plan::CONTROLLER;
 use deciding::reconcile::actions::{Ended, Failed};
 use deciding::reconcile::lookout::Sight;
 
-use crate::machine::Order;
+use crate::machine::{Order, ToBeBooted};
 use crate::time::{Ms, SECOND};
 use crate::world::{Controller, Event, World};
 
@@ -20,6 +21,16 @@ const POLL: Ms = 2 * SECOND;
 const START: Ms = 90 * SECOND;
 /// How long a silent node is knocked at in the middle of its switch.
 const PATIENCE: Ms = 100 * SECOND;
+
+/// How long a node may take to boot, `reboot.timeout`.
+const REBOOT: Ms = 600 * SECOND;
+
+fn asker(purpose: Purpose) -> String {
+    match purpose {
+        Purpose::Proof | Purpose::Heal | Purpose::Release => CONTROLLER.to_owned(),
+        Purpose::TakeBack => format!("{CONTROLLER} (taking the release back)"),
+    }
+}
 
 /// What a task hands in.
 #[derive(Debug)]
@@ -58,6 +69,11 @@ pub enum Doing {
         touched: Ms,
         phase: Phase,
     },
+    /// Told so, or about to be.
+    Rebooting {
+        boot: BootId,
+        told: Option<Ms>,
+    },
     Looking {
         outcome: Result<(), Failed>,
     },
@@ -67,21 +83,31 @@ pub enum Doing {
 #[derive(Debug, Clone)]
 pub struct Act {
     number: u64,
+    pub began: Ms,
     toplevel: StorePath,
     expected: Option<StorePath>,
     goal: Goal,
+    asker: String,
     revision: String,
+    /// What was shown last before it looks.
+    last: Stage,
     doing: Doing,
 }
 
 impl Act {
+    pub fn is_reboot(&self) -> bool {
+        self.last == Stage::Rebooting
+    }
+
     pub fn stage(&self) -> Stage {
         match &self.doing {
             Doing::Preparing => Stage::Preparing,
             Doing::Copying => Stage::Copying { bytes: 0, total: 1 },
             Doing::Asking { .. } => Stage::Switching { phase: Phase::Checking, detail: String::new() },
             Doing::Following { phase, .. } => Stage::Switching { phase: *phase, detail: String::new() },
-            Doing::Looking { .. } => Stage::Switching { phase: Phase::Finished, detail: String::new() },
+            Doing::Rebooting { .. } => Stage::Rebooting,
+            // What went before it was the last that was shown.
+            Doing::Looking { .. } => self.last.clone(),
         }
     }
 }
@@ -99,7 +125,7 @@ impl World {
         let way = self.way_to(node);
         let site = &self.sites[node];
         if site.answers() && !lost {
-            let state = site.machine.state(self.now);
+            let state = site.machine.state(self.now, &self.systems);
             return (Sight { way, outcome: Ok(state), aside: None }, Some(self.now));
         }
         (Sight { way, outcome: Err("no route to host".into()), aside: None }, None)
@@ -147,14 +173,48 @@ impl World {
         let number = self.next_number();
         let name = &self.sites[node].name;
         let revision = release.revision_of(name);
-        let life = controller.life;
+        let (life, began) = (controller.life, self.now);
         let act = match action {
-            Action::Deploy { toplevel, expected, goal } => {
-                Act { number, toplevel, expected: Some(expected), goal, revision, doing: Doing::Preparing }
+            Action::Deploy { toplevel, expected, goal, purpose } => Act {
+                number,
+                began,
+                toplevel,
+                expected: Some(expected),
+                goal,
+                asker: asker(purpose),
+                revision,
+                last: Stage::Preparing,
+                doing: Doing::Preparing,
+            },
+            Action::Reboot { boot, toplevel } => {
+                let (goal, asker) = (Goal::Boot, CONTROLLER.to_owned());
+                let doing = Doing::Rebooting { boot, told: None };
+                Act {
+                    number,
+                    began,
+                    toplevel,
+                    expected: None,
+                    goal,
+                    asker,
+                    revision,
+                    last: Stage::Rebooting,
+                    doing,
+                }
             }
             Action::Attach { id, toplevel } => {
                 let doing = Doing::Following { id, touched: self.now, phase: Phase::Checking };
-                Act { number, toplevel, expected: None, goal: Goal::Switch, revision, doing }
+                let (goal, asker) = (Goal::Switch, CONTROLLER.to_owned());
+                Act {
+                    number,
+                    began,
+                    toplevel,
+                    expected: None,
+                    goal,
+                    asker,
+                    revision,
+                    last: Stage::Preparing,
+                    doing,
+                }
             }
         };
         controller.acts.insert(node, act);
@@ -175,10 +235,14 @@ impl World {
             Doing::Copying => self.send_order(node, &act),
             Doing::Asking { id, since } => self.ask(node, id, since),
             Doing::Following { id, touched, phase } => self.follow(node, id, touched, phase),
+            Doing::Rebooting { boot, told } => self.reboot(node, &act.toplevel, boot, told),
             Doing::Looking { outcome } => return self.end(node, act, outcome),
         };
         let show = matches!(doing, Doing::Following { .. } | Doing::Looking { .. });
         if let Some(act) = self.controller.as_mut().and_then(|controller| controller.acts.get_mut(&node)) {
+            if !matches!(act.doing, Doing::Looking { .. }) {
+                act.last = act.stage();
+            }
             act.doing = doing;
         }
         self.soon(after, Event::Act { life, node, number });
@@ -213,10 +277,11 @@ impl World {
             system: act.toplevel.clone(),
             expected: act.expected.clone().unwrap_or_else(|| act.toplevel.clone()),
             goal: act.goal,
-            asker: deciding::plan::CONTROLLER,
+            asker: act.asker.clone(),
             revision: act.revision.clone(),
             fate,
             mishap,
+            to_be_booted: self.to_be_booted(node, &act.toplevel),
         };
         let taken = self.start_switch(node, order);
         if self.is_lost() {
@@ -226,6 +291,40 @@ impl World {
             return self.failed("the node refused to start the switch", SECOND);
         }
         (Doing::Following { id, touched: self.now, phase: Phase::Checking }, SECOND)
+    }
+
+    /// Whether the switch asks for a boot, as far as the node's spec lets whoever asks reboot it.
+    fn to_be_booted(&self, node: usize, toplevel: &StorePath) -> ToBeBooted {
+        let site = &self.sites[node];
+        let release = self.controller.as_ref().and_then(|controller| controller.release.as_ref());
+        let spec = release.and_then(|release| release.nodes.get(&site.name)?.spec.as_ref());
+        if !spec.is_some_and(|spec| deciding::plan::reboots::wanted(spec)) {
+            return ToBeBooted::No;
+        }
+        let other = self.systems.kernel(toplevel) != self.systems.kernel(&site.machine.booted);
+        if other { ToBeBooted::Yes } else { ToBeBooted::WhereNeeded }
+    }
+
+    /// Told once; then waited for, until it has booted or should have.
+    fn reboot(&mut self, node: usize, toplevel: &StorePath, boot: BootId, told: Option<Ms>) -> (Doing, Ms) {
+        let reached = self.sites[node].answers() && !self.is_lost();
+        let Some(since) = told else {
+            let now = self.now;
+            if reached && !self.sites[node].machine.order_reboot(&boot, toplevel, now) {
+                return self.failed("the node refused to reboot", SECOND);
+            }
+            if reached {
+                self.tell(node, || "is told to reboot".into());
+                self.judge.rebooted(&self.sites[node].name, toplevel);
+                self.power_cut(node, false);
+            }
+            return (Doing::Rebooting { boot, told: Some(now) }, POLL);
+        };
+        let back = reached && self.sites[node].machine.boot_id() != boot;
+        if back || self.now > since + REBOOT {
+            return (Doing::Looking { outcome: Ok(()) }, SECOND);
+        }
+        (Doing::Rebooting { boot, told: Some(since) }, POLL)
     }
 
     fn ask(&mut self, node: usize, id: SwitchId, since: Ms) -> (Doing, Ms) {

@@ -62,19 +62,29 @@ pub const BAD: [Cause; 8] = [
 /// Every system that there ever was in a schedule. Its number is in its path.
 #[derive(Debug, Default)]
 pub struct Systems {
-    known: Vec<(StorePath, Fate)>,
+    known: Vec<System>,
+}
+
+#[derive(Debug)]
+struct System {
+    fate: Fate,
+    kernel: u64,
 }
 
 impl Systems {
-    pub fn add(&mut self, node: usize, fate: Fate) -> StorePath {
-        let number = self.known.len();
-        let path = system_path(number, node);
-        self.known.push((path.clone(), fate));
+    pub fn add(&mut self, node: usize, fate: Fate, kernel: u64) -> StorePath {
+        let path = system_path(self.known.len(), node);
+        self.known.push(System { fate, kernel });
         path
     }
 
+    /// What only a boot changes.
+    pub fn kernel(&self, path: &StorePath) -> u64 {
+        self.number(path).map_or(0, |number| self.known[number].kernel)
+    }
+
     pub fn fate(&self, path: &StorePath) -> Fate {
-        self.number(path).map_or(Fate::Works, |number| self.known[number].1)
+        self.number(path).map_or(Fate::Works, |number| self.known[number].fate)
     }
 
     fn number(&self, path: &StorePath) -> Option<usize> {
@@ -85,6 +95,11 @@ impl Systems {
 /// `n3-s17`: the eighteenth system, of node 3.
 fn system_path(number: usize, node: usize) -> StorePath {
     format!("/nix/store/{number:032}-n{node}-s{number}").parse().unwrap()
+}
+
+/// Most systems bring no other kernel.
+pub fn a_kernel(chance: &mut Chance) -> u64 {
+    chance.pick(&[0, 0, 0, 0, 0, 1])
 }
 
 /// How a new system turns out.

@@ -12,6 +12,7 @@ pub type Ms = u64;
 pub const SECOND: Ms = 1000;
 pub const MINUTE: Ms = 60 * SECOND;
 pub const HOUR: Ms = 60 * MINUTE;
+pub const DAY: Ms = 24 * HOUR;
 
 /// The moment at which every schedule begins: a Sunday at noon.
 pub fn dawn() -> Timestamp {

@@ -1,26 +1,30 @@
 //! The world of one schedule: nodes, the repository, the controller's host, people, and what goes wrong. Events happen in the
 //! order of their time; the controller's orders are carried out as the real one's tasks do it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use deciding::model::decision::{Action, Decision};
+use deciding::model::decision::{Action, Decision, Hold};
 use deciding::model::hook::HookPolicy;
+use deciding::model::intent::{Intent, PlanHash};
 use deciding::model::journal::{Cause, PIN_FOR, Pin, PinEnd, SwitchId};
 use deciding::model::name::NodeName;
+use deciding::model::observed::Begun;
 use deciding::model::release::{Progress, Release};
 use deciding::model::store_path::StorePath;
 use deciding::reconcile::lookout::Sight;
-use deciding::reconcile::{Reconciler, Settings};
+use deciding::reconcile::{Kept, Reconciler, Settings};
 use jiff::SignedDuration;
 use std::time::Duration;
 
 use crate::chance::Chance;
+use crate::gate::Fleet;
 use crate::judge::{Judge, Start};
-use crate::machine::{Machine, Order, Power};
+use crate::machine::{Machine, Order, Power, ToBeBooted};
 use crate::repository::{Quality, Repository, Step, first_commit, name_of, next_commit};
+use crate::rest::Rest;
 use crate::shell::{Act, News};
 use crate::systems::{Fate, Systems};
-use crate::time::{MINUTE, Ms, SECOND, moment, ms_of, time_of};
+use crate::time::{DAY, MINUTE, Ms, SECOND, moment, ms_of, time_of};
 use crate::trace::Trace;
 
 /// No schedule has more events; one that does never comes to rest.
@@ -130,6 +134,8 @@ pub struct Controller {
     /// When its plan could be another one without anything else happening.
     boundary: Option<Ms>,
     pub words: Vec<&'static str>,
+    /// What waits for a person's approval.
+    pub asked: BTreeMap<String, PlanHash>,
 }
 
 /// What a schedule is like.
@@ -160,7 +166,8 @@ pub struct World {
     pub systems: Systems,
     pub controller: Option<Controller>,
     lives: u32,
-    disk: Option<Release>,
+    disk: Option<(Release, BTreeMap<NodeName, Begun>)>,
+    pub intent: Intent,
     pub calm: bool,
     quiet_rounds: u32,
     pub manner: Manner,
@@ -189,7 +196,7 @@ impl World {
         let first = first_commit(&mut chance, nodes, quality, &mut systems);
         let sites = (0..nodes)
             .map(|node| {
-                let running = systems.add(node, Fate::Works);
+                let running = systems.add(node, Fate::Works, 0);
                 let ahead = chance.pick(&[0, 0, 0, 0, 20, -20, 7200, -1_500_000_000]);
                 let machine = Machine::new(node, running, SignedDuration::from_secs(ahead));
                 let (name, link, times) = (name_of(node), Link::Up, BTreeMap::new());
@@ -220,6 +227,7 @@ impl World {
             controller: None,
             lives: 0,
             disk: None,
+            intent: Intent::default(),
             calm: false,
             quiet_rounds: 0,
             manner,
@@ -255,7 +263,8 @@ impl World {
         while let Some(((time, _), event)) = self.queue.pop_first() {
             events += 1;
             if events > MOST_EVENTS {
-                return Err(format!("no rest after {events} events: {}", self.words()));
+                let (words, next) = (self.words(), self.queue.iter().next());
+                return Err(format!("no rest after {events} events, {words}; next is {next:?}"));
             }
             self.now = time;
             self.wakes -= usize::from(matches!(event, Event::Wake));
@@ -263,11 +272,21 @@ impl World {
             if let Some(violation) = self.judge.violation.take() {
                 return Err(violation);
             }
-            if self.quiet_rounds >= 3 {
+            // Calendars go round for ever: what does not fit into one week fits into no other.
+            if self.quiet_rounds >= 3 || self.now > self.manner.calm_at + 15 * DAY && self.is_idle() {
                 return self.at_rest();
             }
         }
         Err("nothing happens any more, and the controller is not at rest".into())
+    }
+
+    /// Whether nothing is under way.
+    fn is_idle(&self) -> bool {
+        let nothing = |controller: &Controller| {
+            controller.acts.is_empty() && controller.reads.is_empty() && controller.inbox.is_empty()
+        };
+        self.controller.as_ref().is_some_and(nothing)
+            && self.sites.iter().all(|site| site.machine.live.is_none())
     }
 
     fn words(&self) -> String {
@@ -322,7 +341,8 @@ impl World {
             Settings { interval: Duration::from_millis(self.manner.interval), hooks: HookPolicy::Refuse };
         let now = moment(self.now, self.ahead);
         let seed = self.chance.number();
-        let mut release = self.disk.clone();
+        let (mut release, begun) = self.disk.clone().unzip();
+        let kept = Kept { ways: BTreeMap::new(), begun: begun.unwrap_or_default() };
         for node in release.iter_mut().flat_map(|release| release.nodes.values_mut()) {
             // What was built is still there.
             if node.spec.is_none() && matches!(node.progress, Progress::Built) {
@@ -338,7 +358,7 @@ impl World {
         self.judge.new_life();
         self.controller = Some(Controller {
             life,
-            reconciler: Reconciler::new(settings, BTreeMap::new(), now, seed),
+            reconciler: Reconciler::new(settings, kept, now, seed),
             release,
             inbox: Vec::new(),
             reads: BTreeMap::new(),
@@ -351,6 +371,7 @@ impl World {
             kept: 0,
             boundary: None,
             words: Vec::new(),
+            asked: BTreeMap::new(),
         });
         let fetched = self.chance.within(1..5) * SECOND;
         self.soon(fetched, Event::Fetch { life });
@@ -393,25 +414,30 @@ impl World {
         self.passes += 1;
         let now = moment(self.now, self.ahead);
         controller.reconciler.tick(now);
+        for (node, act) in &controller.acts {
+            controller.reconciler.reached(&self.sites[*node].name, act.stage());
+        }
         for news in std::mem::take(&mut controller.inbox) {
             self.judge.heard(self.now, &news);
             news.take_in(controller);
-        }
-        for (node, act) in &controller.acts {
-            controller.reconciler.reached(&self.sites[*node].name, act.stage());
         }
         controller.rested = self.now + self.chance.within(1..300);
         let Some(release) = controller.release.take() else {
             controller.wake_at = Ms::MAX;
             return;
         };
-        let orders = controller.reconciler.pass(&release);
+        let orders = controller.reconciler.pass(&release, &self.intent);
         self.judge.follow(&release);
         if self.trace.is_on() || self.passes % 64 == 0 {
-            controller.reconciler.show(&release, &orders.plan);
+            controller.reconciler.show(&release, &orders.plan, &self.intent);
             self.trace.show(self.now, controller.reconciler.views());
         }
         controller.words = orders.plan.decisions.values().map(Decision::as_str).collect();
+        let asked = |decision: &Decision| match decision {
+            Decision::Hold { hold: Hold::Approval { what, hash } } => Some((what.clone(), hash.clone())),
+            Decision::Hold { .. } | Decision::InSync | Decision::InFlight | Decision::Act { .. } => None,
+        };
+        controller.asked = orders.plan.decisions.values().filter_map(asked).collect();
         for name in &orders.look {
             let node = self.node(name);
             let number = self.next_number();
@@ -455,18 +481,20 @@ impl World {
         let busy = self.queue.len() > self.wakes;
         let Some(controller) = &self.controller else { return };
         let round = self.now + 400 * SECOND;
-        self.quiet_rounds += u32::from(!busy && controller.boundary.is_none() && controller.inbox.is_empty());
-        self.wake_by(if busy {
-            controller.boundary.unwrap_or(round).min(round)
-        } else {
-            controller.boundary.unwrap_or(round)
-        });
+        let (boundary, quiet) = (controller.boundary, !busy && controller.inbox.is_empty());
+        if quiet && self.approve() {
+            return;
+        }
+        self.quiet_rounds += u32::from(quiet && boundary.is_none());
+        self.wake_by(if busy { boundary.unwrap_or(round).min(round) } else { boundary.unwrap_or(round) });
     }
 
     fn keep(&mut self, controller: &mut Controller, release: &Release) {
-        if self.now >= controller.kept + SECOND && self.disk.as_ref() != Some(release) {
+        let begun = controller.reconciler.begun();
+        let same = self.disk.as_ref().is_some_and(|(kept, known)| kept == release && known == begun);
+        if self.now >= controller.kept + SECOND && !same {
             controller.kept = self.now;
-            self.disk = Some(release.clone());
+            self.disk = Some((release.clone(), begun.clone()));
         }
     }
 
@@ -475,18 +503,43 @@ impl World {
     }
 
     fn judge_start(&mut self, controller: &Controller, release: &Release, node: usize, action: &Action) {
-        let acting: usize = controller.acts.len() + usize::from(!controller.acts.contains_key(&node));
+        let (mut acting, mut rebooting, mut behind) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+        for (other, act) in controller.acts.iter().filter(|(other, _)| **other != node) {
+            acting.insert(self.sites[*other].name.clone());
+            if act.is_reboot() {
+                rebooting.insert(self.sites[*other].name.clone());
+            }
+        }
+        for site in &self.sites {
+            behind.insert(site.name.clone(), self.ahead - site.machine.ahead);
+        }
+        let before = controller.acts.iter().filter(|(_, act)| act.began < self.now);
+        let before = before.map(|(other, _)| self.sites[*other].name.clone()).collect();
+        let observed = controller.reconciler.observed();
+        let approved = std::mem::take(&mut self.judge.approved);
         let start = Start {
             now: self.now,
             release,
             site: &self.sites[node],
             action,
-            acting,
+            acting: acting.len() + 1,
             already: controller.acts.contains_key(&node),
             built: self.repository.built.get(&self.sites[node].name).map_or(&[], Vec::as_slice),
             clocks_are_right: !self.jumped,
+            fleet: Fleet {
+                wall: moment(self.now, self.ahead).wall,
+                release,
+                observed: &observed,
+                intent: &self.intent,
+                approved: &approved,
+                acting,
+                before,
+                rebooting,
+                behind,
+            },
         };
         self.judge.start(&start, node);
+        self.judge.approved = approved;
         self.tell(node, || format!("ORDER {action:?}"));
     }
 
@@ -641,7 +694,7 @@ impl World {
         self.tell(node, || {
             format!("switch {id} {} {:?} {:?}", entry.phase.as_str(), entry.outcome, entry.cause)
         });
-        if entry.asker != deciding::plan::CONTROLLER {
+        if !entry.asker.starts_with(deciding::plan::CONTROLLER) {
             self.alice_judges(node, id);
         }
     }
@@ -744,10 +797,11 @@ impl World {
             system,
             expected,
             goal: deciding::model::node::Goal::Switch,
-            asker: "alice@laptop",
+            asker: "alice@laptop".into(),
             revision: "-".into(),
             fate,
             mishap: None,
+            to_be_booted: ToBeBooted::No,
         };
         if self.start_switch(node, order) {
             let at_end = PinEnd::At(time_of(self.now) + PIN_FOR);
@@ -762,6 +816,7 @@ impl World {
         for node in 0..self.sites.len() {
             if self.sites[node].answers() && self.chance.happens(700) {
                 self.sites[node].machine.forgive();
+                self.judge.forgive(&self.sites[node].name);
                 let site = &mut self.sites[node];
                 for entry in &site.machine.entries {
                     site.forgiven.entry(entry.id.clone()).or_insert(self.now);
@@ -791,6 +846,7 @@ impl World {
 
     pub fn lose_disk(&mut self) {
         self.disk = None;
+        self.intent = Intent::default();
         if self.chance.happens(500) {
             self.repository.roots.clear();
         }
@@ -828,8 +884,21 @@ impl World {
     fn at_rest(&mut self) -> Result<(), String> {
         let Some(controller) = &self.controller else { return Err("no controller".into()) };
         let Some(release) = &controller.release else { return Err("no release in force".into()) };
-        let plan =
-            deciding::plan::plan(release, &controller.reconciler.observed(), controller.reconciler.now());
-        self.judge.rest((&self.sites, self.jumped), (release, self.repository.head()), &plan)
+        let plan = deciding::plan::plan(
+            release,
+            &controller.reconciler.observed(),
+            &self.intent,
+            controller.reconciler.now(),
+        );
+        Rest {
+            sites: &self.sites,
+            release,
+            head: self.repository.head(),
+            intent: &self.intent,
+            plan: &plan,
+            jumped: self.jumped,
+            days: (self.now - self.manner.calm_at) / DAY,
+        }
+        .judge()
     }
 }
