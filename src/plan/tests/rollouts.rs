@@ -180,6 +180,16 @@ fn a_failed_release_is_taken_back_where_the_deployment_says_so() {
 }
 
 #[test]
+fn a_release_that_is_taken_back_is_not_brought_again_to_the_waves_before_the_one_where_it_failed() {
+    let first = node("a").running("old").entry(switch("new").from("old").finished(-60).of_this_release());
+    let first = first.entry(switch("old").from("new").finished(-5).of_this_release());
+    let rollout = json!({ "waves": [{ "on": "a" }, { "on": "*" }], "onFailure": "rollback" });
+    let world = fleet([first, node("b").rolled_back("new")]).rollout(rollout);
+    let Hold::Halted { wave: 2, node, .. } = hold(&world, "a") else { panic!("{:?}", world.said()) };
+    assert_eq!(node.as_str(), "b");
+}
+
+#[test]
 fn a_wave_that_needs_approval_waits_for_exactly_its_plan() {
     let rollout = json!({ "waves": [{ "on": "*", "approval": true }] });
     let world = || fleet([old("a"), old("b")]).rollout(rollout.clone());
@@ -200,6 +210,13 @@ fn a_wave_that_needs_approval_waits_for_exactly_its_plan() {
     assert_eq!((what.as_str(), acts(&one)), ("node a", vec!["b".to_owned()]));
     assert_ne!(its, hash);
     assert_eq!(acts(&one.approved(&its, 60)), ["a", "b"]);
+}
+
+#[test]
+fn a_node_that_needs_approval_waits_for_it_also_where_no_wave_selects_it() {
+    let alone = fleet([old("a").needs_approval(), old("b")]).rollout(json!({ "waves": [{ "on": "b" }] }));
+    let Hold::Approval { what, .. } = hold(&alone, "a") else { panic!("{:?}", alone.said()) };
+    assert_eq!((what.as_str(), acts(&alone)), ("node a", vec!["b".to_owned()]));
 }
 
 #[test]
@@ -276,6 +293,15 @@ fn a_node_is_rebooted_as_its_policy_says() {
         .words(),
         ["suspended"]
     );
+}
+
+#[test]
+fn a_system_that_is_only_tested_is_not_taken_away_by_a_reboot() {
+    for policy in [RebootPolicy::WhenRequired, RebootPolicy::Always] {
+        let tested = node("a").goal(Goal::Test).got("new", "old", -60).boots("old");
+        let world = fleet([tested.other_kernel_booted().reboots(policy)]);
+        assert_eq!(world.words(), ["reboot-required"]);
+    }
 }
 
 #[test]

@@ -51,6 +51,8 @@ enum Stand {
     Failed,
     /// Whoever waits for it waits.
     Blocks,
+    /// It was told to reboot; whether that has failed takes more to say.
+    Perhaps,
     Passed,
 }
 
@@ -101,7 +103,9 @@ impl Fleet<'_> {
             Action::Deploy { purpose: Purpose::Proof, .. } => Ok(()),
             Action::Deploy { purpose: Purpose::TakeBack, .. } => {
                 let back = self.release.rollout.on_failure == OnFailure::Rollback;
-                let halted = (0..self.release.rollout.waves.len()).any(|wave| self.is_halted(wave));
+                let by = [Stand::Failed, Stand::Perhaps];
+                let mut waves = 0..self.release.rollout.waves.len();
+                let halted = waves.any(|wave| self.may_be_halted(wave, &by));
                 if back && halted {
                     Ok(())
                 } else {
@@ -175,13 +179,19 @@ impl Fleet<'_> {
     }
 
     fn is_halted(&self, wave: usize) -> bool {
-        let failed = self.members(wave).filter(|name| self.stand(name) == Stand::Failed).count();
+        self.may_be_halted(wave, &[Stand::Failed])
+    }
+
+    fn may_be_halted(&self, wave: usize, by: &[Stand]) -> bool {
+        let failed = self.members(wave).filter(|name| by.contains(&self.stand(name))).count();
         failed > self.release.rollout.waves[wave].max_failures.of(self.members(wave).count())
     }
 
     fn waves(&self, name: &NodeName) -> Result<(), String> {
         let Some(own) = wave_of(self.release, name) else { return Ok(()) };
-        if let Some(wave) = (0..=own).find(|wave| self.is_halted(*wave)) {
+        let back = self.release.rollout.on_failure == OnFailure::Rollback;
+        let last = if back { self.release.rollout.waves.len() - 1 } else { own };
+        if let Some(wave) = (0..=last).find(|wave| self.is_halted(*wave)) {
             return Err(format!("gets a release that has failed in wave {}", wave + 1));
         }
         for wave in 0..own {
@@ -192,7 +202,7 @@ impl Fleet<'_> {
             let early = |other: &&NodeName| match self.stand(other) {
                 // A clock that is off by less than this is taken as right.
                 Stand::Done(Some(since)) => self.wall + SignedDuration::from_secs(31) < since + soak,
-                Stand::Done(None) | Stand::Failed | Stand::Blocks | Stand::Passed => false,
+                Stand::Done(None) | Stand::Failed | Stand::Blocks | Stand::Perhaps | Stand::Passed => false,
             };
             if !soak.is_zero()
                 && let Some(other) = self.members(wave).find(early)
@@ -312,6 +322,7 @@ impl Fleet<'_> {
 /// Where a node stands that answers.
 fn answering(spec: &NodeSpec, state: &NodeState, behind: SignedDuration) -> Stand {
     let toplevel = &spec.toplevel;
+    let ordered = state.reboot.as_ref().is_some_and(|order| order.toplevel == *toplevel);
     if state.live_switch().is_some() {
         return Stand::Blocks;
     }
@@ -322,6 +333,7 @@ fn answering(spec: &NodeSpec, state: &NodeState, behind: SignedDuration) -> Stan
     if is_there(toplevel, spec.goal, (&state.running, state.boot_default.as_ref(), state.staged.as_ref())) {
         let failing = state.failed_units.iter().any(|unit| !state.baseline.contains(unit));
         return match tries().find(succeeded) {
+            _ if ordered => Stand::Perhaps,
             // Whether its units count against the release depends on who brought it.
             Some(_) if failing => Stand::Done(None),
             Some(entry) => Stand::Done(Some(ours(entry))),
@@ -342,11 +354,10 @@ fn answering(spec: &NodeSpec, state: &NodeState, behind: SignedDuration) -> Stan
         return Stand::Passed;
     }
     let last = state.journal.iter().rev().find(succeeded);
-    let ordered = state.reboot.as_ref().is_some_and(|order| order.toplevel == *toplevel);
     match last.is_some_and(|entry| entry.system == *toplevel) {
         true => Stand::Done(None),
         // A reboot that came to nothing, or is under way.
-        false if ordered => Stand::Passed,
+        false if ordered => Stand::Perhaps,
         false => Stand::Blocks,
     }
 }
