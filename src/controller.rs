@@ -235,10 +235,11 @@ impl Controller {
         let began = Instant::now();
         // Before anything is remembered by the stepped clock.
         self.tick();
+        // Before the end of what has ended since: that it had begun must not be missed.
+        self.read_stages();
         while let Ok(news) = self.inbox.try_recv() {
             self.take_in(news);
         }
-        self.read_stages();
         let mut next = (began + HEARTBEAT).min(self.desired.advance(&self.nix, &self.desk));
         let (views, now) = (self.reconciler.views(), self.reconciler.now());
         self.steering.hear(self.desired.release(), views, now, &self.desk);
@@ -259,7 +260,7 @@ impl Controller {
             marked.iter().for_each(|name| self.reconciler.look_at(name));
             next = next.min(orders.next);
         }
-        self.desired.remember(self.reconciler.left());
+        self.desired.remember(&self.reconciler);
         self.passes += 1;
         self.metrics.reconciled(began.elapsed());
         self.publish();
@@ -403,7 +404,7 @@ impl Controller {
             }
         }
         self.running.let_go();
-        self.desired.remember_all(self.reconciler.left()).await;
+        self.desired.remember_all(&self.reconciler).await;
         self.connections.close().await;
     }
 }

@@ -140,8 +140,7 @@ impl<'a> Gate<'a> {
     }
 
     fn approval(&self, name: &NodeName, spec: &NodeSpec, wave: Option<usize>) -> Option<Hold> {
-        let wave = wave?;
-        if let Some(hold) = self.wave_approval(wave) {
+        if let Some(hold) = wave.and_then(|wave| self.wave_approval(wave)) {
             return Some(hold);
         }
         if !spec.approval {
