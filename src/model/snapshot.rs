@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::decision::Decision;
+use super::decision::{Decision, Hold};
 use super::drift::DriftKind;
 use super::intent::{Intent, NodeSuspension};
 use super::name::NodeName;
@@ -189,6 +189,14 @@ pub struct NodeView {
     /// Why it is left alone, where it is, whatever its state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspended: Option<NodeSuspension>,
+}
+
+impl NodeView {
+    /// What is said beside the state: that people want the node left alone, where that is not what holds it.
+    pub fn note(&self) -> &'static str {
+        let told = matches!(&self.decision, Decision::Hold { hold: Hold::Suspended { .. } });
+        if self.suspended.is_some() && !told { " (suspended)" } else { "" }
+    }
 }
 
 /// The word for a node's state.
