@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decision::{Decision, Hold};
 use super::drift::DriftKind;
-use super::intent::{Intent, NodeSuspension};
+use super::intent::{Intent, NodeSuspension, SuspensionMark};
 use super::name::NodeName;
 use super::node::NodeSpec;
 use super::observed::{InFlight, Observation};
@@ -192,6 +192,12 @@ pub struct NodeView {
 }
 
 impl NodeView {
+    /// Suspensions that are written on it.
+    pub fn marks(&self) -> &[SuspensionMark] {
+        let state = self.observation.as_ref().and_then(|seen| seen.state.as_ref());
+        state.map(|state| state.suspended.as_slice()).unwrap_or_default()
+    }
+
     /// What is said beside the state: that people want the node left alone, where that is not what holds it.
     pub fn note(&self) -> &'static str {
         let told = matches!(&self.decision, Decision::Hold { hold: Hold::Suspended { .. } });
