@@ -244,6 +244,7 @@ impl Controller {
         let (views, now) = (self.reconciler.views(), self.reconciler.now());
         self.steering.hear(self.desired.release(), views, now, &self.desk);
         self.reconciler.wanted(Arc::clone(self.steering.intent()));
+        self.let_be();
         if let Some(release) = self.desired.release().cloned() {
             self.rounds.tell(&mut self.reconciler);
             let orders = self.reconciler.pass(&release);
@@ -266,6 +267,14 @@ impl Controller {
         self.publish();
         self.steering.answer();
         next
+    }
+
+    /// Ends what is still being brought to nodes that people want left alone by now.
+    fn let_be(&mut self) {
+        for name in self.reconciler.give_up_suspended() {
+            tracing::info!(node = %name, "suspended: what was being brought to it is given up");
+            self.running.abort(&name);
+        }
     }
 
     fn tick(&mut self) {

@@ -30,6 +30,7 @@ use crate::model::progress::WaveView;
 use crate::model::release::{Progress, Release};
 use crate::model::snapshot::NodeView;
 use crate::model::way::Way;
+use crate::plan::suspended::suspended;
 use crate::plan::view::{Pass, node_views};
 
 use actions::{Actions, Ended};
@@ -144,6 +145,16 @@ impl Reconciler {
     /// What people want from now on.
     pub fn wanted(&mut self, intent: Arc<Intent>) {
         self.intent = intent;
+    }
+
+    /// Gives up what is still being brought to nodes that people want left alone by now, and says to which.
+    pub fn give_up_suspended(&mut self) -> Vec<NodeName> {
+        let (intent, views, now) = (&self.intent, &self.views, self.now.wall);
+        self.actions.give_up_bringing(|name| {
+            let spec = views.get(name).and_then(|view| view.spec.as_deref());
+            let marks = views.get(name).map(|view| view.marks()).unwrap_or_default();
+            suspended(intent, name, spec, marks, now).is_some()
+        })
     }
 
     /// A person asks (SIGHUP, `driftless retry`): every node is looked at, and what failed on the way to one is tried now.
