@@ -31,7 +31,7 @@ let
   options = import ../options.nix { inherit lib; hostDefault = null; };
   valuesOf = builtins.mapAttrs (_: valueOf);
 
-  # One of our options as somebody else's file sets it: what we cannot do is refused here as anywhere.
+  # One of our options as somebody else's file sets it.
   given = option: value: if option ? isOption then valueOf (option // { default = value; }) else value;
   checked = builtins.mapAttrs (name: value: if options.node ? ${name} then given options.node.${name} value else value);
 in
