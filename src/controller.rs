@@ -252,8 +252,8 @@ impl Controller {
             orders.look.iter().for_each(|name| self.connections.read(name, &self.desk));
             orders.start.into_iter().for_each(|(name, action)| self.start(&release, &name, action));
             self.reconciler.show(&release, &orders.plan);
-            self.compare();
             let node = |name: &NodeName| self.connections.node(name).cloned();
+            self.comparisons.show(&mut self.reconciler, node, &self.nix, &self.desk);
             let views = self.reconciler.views();
             self.refreshes.start(views, now, node, (&self.nix, &self.desk));
             next = self.rounds.start(views, node, &self.desk).map_or(next, |due| next.min(due));
@@ -337,22 +337,6 @@ impl Controller {
             hooks: self.options.config.source.hooks,
         };
         self.running.start(job, &self.desk);
-    }
-
-    /// Has closures compared, for nodes whose difference nobody knows yet. The next pass shows what came of it.
-    fn compare(&mut self) {
-        for (name, view) in self.reconciler.views_mut() {
-            let Some(pair) = compare::Pair::of(view) else { continue };
-            let answers = view.observation.as_ref().is_some_and(|seen| seen.contact.is_reachable());
-            if view.packages.is_none()
-                && answers
-                && pair.running != pair.desired
-                && let Some(node) = self.connections.node(name)
-            {
-                Arc::make_mut(view).packages = self.comparisons.of(pair, node, &self.nix, &self.desk);
-            }
-        }
-        self.comparisons.forget_unused(self.reconciler.views());
     }
 
     fn publish(&mut self) {
