@@ -14,6 +14,7 @@ mod connections;
 mod counted;
 mod desired;
 mod desk;
+mod error;
 mod execute;
 mod head;
 mod health;
@@ -42,17 +43,18 @@ use crate::model::journal::Outcome;
 use crate::model::name::NodeName;
 use crate::model::release::Release;
 use crate::model::snapshot::{NodeView, Ready, Snapshot};
-use crate::nix::{Nix, NixError};
+use crate::nix::Nix;
 use crate::reconcile::clock::Moment;
 use crate::reconcile::{HEARTBEAT, Reconciler, Settings};
+use crate::serve;
 use crate::serve::metrics::Metrics;
-use crate::serve::{self, ServeError};
-use crate::source::{self, Source, SourceError};
+use crate::source::{self, Source};
 
 use compare::Comparisons;
 use connections::Connections;
 use desired::Desired;
 use desk::{Desk, News};
+pub use error::ControllerError;
 use execute::{Ended, Running};
 use health::Rounds;
 use secrets::Refreshes;
@@ -81,35 +83,6 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Sockets of kept connections; its path must be short (unix(7): 108 bytes).
     pub runtime_dir: PathBuf,
-}
-
-/// A controller that cannot start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum ControllerError {
-    /// The state directory cannot be used.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The source cannot be opened.
-    #[error("cannot open the source")]
-    Source(#[source] SourceError),
-    /// The nix room cannot be set up.
-    #[error("cannot prepare for evaluation")]
-    Nix(#[source] NixError),
-    /// What is built could not be signed.
-    #[error("cannot sign what will be built")]
-    SigningKey(#[source] NixError),
-    /// The HTTP address is not to be had.
-    #[error("cannot listen on {address}; set serve.listen to a free address")]
-    Listen {
-        /// `serve.listen`.
-        address: std::net::SocketAddr,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The windows cannot be served.
-    #[error("cannot serve status and metrics")]
-    Serve(#[source] ServeError),
 }
 
 /// Everything the loop owns.
