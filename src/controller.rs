@@ -235,10 +235,11 @@ impl Controller {
         let began = Instant::now();
         // Before anything is remembered by the stepped clock.
         self.tick();
+        // Before the end of what has ended since: that it had begun must not be missed.
+        self.read_stages();
         while let Ok(news) = self.inbox.try_recv() {
             self.take_in(news);
         }
-        self.read_stages();
         let mut next = (began + HEARTBEAT).min(self.desired.advance(&self.nix, &self.desk));
         let (views, now) = (self.reconciler.views(), self.reconciler.now());
         self.steering.hear(self.desired.release(), views, now, &self.desk);
@@ -251,8 +252,8 @@ impl Controller {
             orders.look.iter().for_each(|name| self.connections.read(name, &self.desk));
             orders.start.into_iter().for_each(|(name, action)| self.start(&release, &name, action));
             self.reconciler.show(&release, &orders.plan);
-            self.compare();
             let node = |name: &NodeName| self.connections.node(name).cloned();
+            self.comparisons.show(&mut self.reconciler, node, &self.nix, &self.desk);
             let views = self.reconciler.views();
             self.refreshes.start(views, now, node, (&self.nix, &self.desk));
             next = self.rounds.start(views, node, &self.desk).map_or(next, |due| next.min(due));
@@ -260,7 +261,7 @@ impl Controller {
             marked.iter().for_each(|name| self.reconciler.look_at(name));
             next = next.min(orders.next);
         }
-        self.desired.remember(self.reconciler.left());
+        self.desired.remember(&self.reconciler);
         self.passes += 1;
         self.metrics.reconciled(began.elapsed());
         self.publish();
@@ -338,22 +339,6 @@ impl Controller {
         self.running.start(job, &self.desk);
     }
 
-    /// Has closures compared, for nodes whose difference nobody knows yet. The next pass shows what came of it.
-    fn compare(&mut self) {
-        for (name, view) in self.reconciler.views_mut() {
-            let Some(pair) = compare::Pair::of(view) else { continue };
-            let answers = view.observation.as_ref().is_some_and(|seen| seen.contact.is_reachable());
-            if view.packages.is_none()
-                && answers
-                && pair.running != pair.desired
-                && let Some(node) = self.connections.node(name)
-            {
-                Arc::make_mut(view).packages = self.comparisons.of(pair, node, &self.nix, &self.desk);
-            }
-        }
-        self.comparisons.forget_unused(self.reconciler.views());
-    }
-
     fn publish(&mut self) {
         let revisions = |view: &'_ Arc<NodeView>| {
             [view.desired_revision.clone(), view.running_revision.clone()].into_iter().flatten()
@@ -412,7 +397,7 @@ impl Controller {
             }
         }
         self.running.let_go();
-        self.desired.remember_all(self.reconciler.left()).await;
+        self.desired.remember_all(&self.reconciler).await;
         self.connections.close().await;
     }
 }

@@ -241,9 +241,14 @@ impl Reconciler {
         self.lookout.last_way(name)
     }
 
-    /// What a successor needs.
-    pub fn left(&self) -> Left {
-        Left { ways: self.lookout.ways().clone(), begun: self.actions.begun().clone() }
+    /// The way over which each node answered last, for a successor.
+    pub fn ways(&self) -> &BTreeMap<NodeName, Way> {
+        self.lookout.ways()
+    }
+
+    /// What was begun on nodes and has not ended well for long enough, for a successor.
+    pub fn begun(&self) -> &BTreeMap<NodeName, Begun> {
+        self.actions.begun()
     }
 
     /// Whether something is being done to a node.
@@ -270,7 +275,7 @@ impl Reconciler {
                 None,
                 Progress::Evaluating | Progress::Building | Progress::NotBuilt { .. } | Progress::Built,
             ) => false,
-            (Some(spec), _) => spec.host.is_none() || self.lookout.has_seen(name),
+            (Some(spec), _) => spec.host.is_none() || self.lookout.observation(name).is_some(),
         })
     }
 }

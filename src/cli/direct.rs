@@ -268,23 +268,14 @@ impl Direct {
 
 fn observation(seen: Result<NodeState, NodeError>) -> Observation {
     let at = Timestamp::now();
-    match seen {
-        Ok(state) => Observation {
-            contact: Contact::Reachable { at },
-            // Nobody watched before: the newest switch is the best that is known.
-            state_since: state.journal.iter().filter_map(|entry| entry.finished).next_back(),
-            state: Some(state),
-            elsewhere: None,
-            health: Vec::new(),
-        },
-        Err(error) => Observation {
-            contact: Contact::Unreachable { since: at, error: error_chain(&error) },
-            state: None,
-            state_since: None,
-            elsewhere: None,
-            health: Vec::new(),
-        },
-    }
+    let (contact, state) = match seen {
+        Ok(state) => (Contact::Reachable { at }, Some(state)),
+        Err(error) => (Contact::Unreachable { since: at, error: error_chain(&error) }, None),
+    };
+    // Nobody watched before: the newest switch is the best that is known.
+    let finished = |state: &NodeState| state.journal.iter().filter_map(|entry| entry.finished).next_back();
+    let state_since = state.as_ref().and_then(finished);
+    Observation { contact, state, state_since, elsewhere: None, health: Vec::new() }
 }
 
 /// What an evaluation tells of a node that the deployment names, if it was asked for.
