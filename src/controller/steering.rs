@@ -153,7 +153,7 @@ fn read(file: &IntentFile) -> Intent {
 
 fn write(file: &IntentFile, before: &Intent, after: &Intent) -> Result<(), IntentError> {
     if before.is_unreadable() && !after.is_unreadable() {
-        file.set_aside(Timestamp::now())?;
+        return file.store_beside_unreadable(after, Timestamp::now());
     }
     file.store(after)
 }
