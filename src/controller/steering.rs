@@ -22,6 +22,9 @@ use crate::model::snapshot::NodeView;
 use crate::node::Node;
 use crate::serve::steer::{Denied, Wish};
 
+/// So many people may say something between two passes; whoever comes then is told to come again.
+pub const WISHES: usize = 64;
+
 type Views = BTreeMap<NodeName, Arc<NodeView>>;
 type Answer = oneshot::Sender<Result<Done, Denied>>;
 

@@ -201,7 +201,11 @@ mod tests {
             let (toplevel, expected) = (sample::path('a', "new"), sample::path('b', "old"));
             let (goal, purpose) = (Goal::Switch, crate::model::decision::Purpose::Release);
             let name: NodeName = name.parse().unwrap();
-            actions.begin(&name, &Action::Deploy { toplevel, expected, goal, purpose }, sample::now());
+            actions.begin(
+                &name,
+                &Action::Deploy { toplevel, expected, goal, purpose },
+                Timestamp::UNIX_EPOCH,
+            );
             actions.reached(&name, stage);
         }
         let given_up = actions.give_up_bringing(|name| name.as_str() != "other");
