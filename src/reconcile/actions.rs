@@ -183,7 +183,7 @@ impl Actions {
 mod tests {
     use super::*;
     use crate::model::node::Goal;
-    use crate::model::sample::{self, now};
+    use crate::model::sample;
 
     #[test]
     fn what_is_still_being_brought_to_a_suspended_node_is_given_up_and_what_has_begun_is_not() {
@@ -201,7 +201,11 @@ mod tests {
             let (toplevel, expected) = (sample::path('a', "new"), sample::path('b', "old"));
             let (goal, purpose) = (Goal::Switch, crate::model::decision::Purpose::Release);
             let name: NodeName = name.parse().unwrap();
-            actions.begin(&name, &Action::Deploy { toplevel, expected, goal, purpose }, now());
+            actions.begin(
+                &name,
+                &Action::Deploy { toplevel, expected, goal, purpose },
+                Timestamp::UNIX_EPOCH,
+            );
             actions.reached(&name, stage);
         }
         let given_up = actions.give_up_bringing(|name| name.as_str() != "other");
