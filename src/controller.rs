@@ -235,14 +235,16 @@ impl Controller {
         let began = Instant::now();
         // Before anything is remembered by the stepped clock.
         self.tick();
+        // Before the end of what has ended since: that it had begun must not be missed.
+        self.read_stages();
         while let Ok(news) = self.inbox.try_recv() {
             self.take_in(news);
         }
-        self.read_stages();
         let mut next = (began + HEARTBEAT).min(self.desired.advance(&self.nix, &self.desk));
         let (views, now) = (self.reconciler.views(), self.reconciler.now());
         self.steering.hear(self.desired.release(), views, now, &self.desk);
         self.reconciler.wanted(Arc::clone(self.steering.intent()));
+        self.let_be();
         if let Some(release) = self.desired.release().cloned() {
             self.rounds.tell(&mut self.reconciler);
             let orders = self.reconciler.pass(&release);
@@ -259,12 +261,20 @@ impl Controller {
             marked.iter().for_each(|name| self.reconciler.look_at(name));
             next = next.min(orders.next);
         }
-        self.desired.remember(self.reconciler.left());
+        self.desired.remember(&self.reconciler);
         self.passes += 1;
         self.metrics.reconciled(began.elapsed());
         self.publish();
         self.steering.answer();
         next
+    }
+
+    /// Ends what is still being brought to nodes that people want left alone by now.
+    fn let_be(&mut self) {
+        for name in self.reconciler.give_up_suspended() {
+            tracing::info!(node = %name, "suspended: what was being brought to it is given up");
+            self.running.abort(&name);
+        }
     }
 
     fn tick(&mut self) {
@@ -387,7 +397,7 @@ impl Controller {
             }
         }
         self.running.let_go();
-        self.desired.remember_all(self.reconciler.left()).await;
+        self.desired.remember_all(&self.reconciler).await;
         self.connections.close().await;
     }
 }

@@ -30,6 +30,7 @@ use crate::model::progress::WaveView;
 use crate::model::release::{Progress, Release};
 use crate::model::snapshot::NodeView;
 use crate::model::way::Way;
+use crate::plan::suspended::suspended;
 use crate::plan::view::{Pass, node_views};
 
 use actions::{Actions, Ended};
@@ -146,6 +147,16 @@ impl Reconciler {
         self.intent = intent;
     }
 
+    /// Gives up what is still being brought to nodes that people want left alone by now, and says to which.
+    pub fn give_up_suspended(&mut self) -> Vec<NodeName> {
+        let (intent, views, now) = (&self.intent, &self.views, self.now.wall);
+        self.actions.give_up_bringing(|name| {
+            let spec = views.get(name).and_then(|view| view.spec.as_deref());
+            let marks = views.get(name).map(|view| view.marks()).unwrap_or_default();
+            suspended(intent, name, spec, marks, now).is_some()
+        })
+    }
+
     /// A person asks (SIGHUP, `driftless retry`): every node is looked at, and what failed on the way to one is tried now.
     pub fn try_now(&mut self) {
         self.lookout.look_now(self.now.steady);
@@ -230,9 +241,14 @@ impl Reconciler {
         self.lookout.last_way(name)
     }
 
-    /// What a successor needs.
-    pub fn left(&self) -> Left {
-        Left { ways: self.lookout.ways().clone(), begun: self.actions.begun().clone() }
+    /// The way over which each node answered last, for a successor.
+    pub fn ways(&self) -> &BTreeMap<NodeName, Way> {
+        self.lookout.ways()
+    }
+
+    /// What was begun on nodes and has not ended well for long enough, for a successor.
+    pub fn begun(&self) -> &BTreeMap<NodeName, Begun> {
+        self.actions.begun()
     }
 
     /// Whether something is being done to a node.
@@ -259,7 +275,7 @@ impl Reconciler {
                 None,
                 Progress::Evaluating | Progress::Building | Progress::NotBuilt { .. } | Progress::Built,
             ) => false,
-            (Some(spec), _) => spec.host.is_none() || self.lookout.has_seen(name),
+            (Some(spec), _) => spec.host.is_none() || self.lookout.observation(name).is_some(),
         })
     }
 }

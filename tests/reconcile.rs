@@ -9,6 +9,7 @@ mod removal;
 mod rest;
 mod restart;
 mod rivals;
+mod rollouts;
 mod source;
 mod state;
 mod steering;

@@ -14,7 +14,7 @@ use crate::model::selector::Selector;
 #[derive(Debug, clap::Args)]
 #[group(multiple = false)]
 pub struct Args {
-    /// Nodes to go on with: names, globs and @tags, separated by commas; others of the same suspension stay suspended
+    /// Nodes to go on with, as `suspend` takes them; others of the same suspension stay suspended
     #[arg(value_name = "NODES")]
     pub nodes: Option<Selector>,
     /// All nodes of this suspension, as `driftless status` names it

@@ -14,12 +14,11 @@ use super::fleet::{Depth, LookArgs};
 use super::output::{self, Format};
 use super::table::{Cell, Table};
 use super::{Global, fleet};
-use crate::model::intent::NodeSuspension;
 use crate::model::progress;
 use crate::model::release::Progress;
 use crate::model::revision::Revision;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView, State};
-use crate::model::spoken::{age, clock};
+use crate::model::spoken::age;
 
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
@@ -55,7 +54,7 @@ pub fn text(snapshot: &Snapshot, now: Timestamp, width: Option<usize>) -> String
     for (name, node) in &snapshot.nodes {
         table.push([
             Cell::plain(name.as_str()),
-            Cell::state(node.state, people::beside(node)),
+            Cell::state(node.state, node.note()),
             Cell::plain(age(node.since, now)),
             Cell::plain(running(node)),
             Cell::plain(desired(node)),
@@ -75,23 +74,8 @@ pub fn text(snapshot: &Snapshot, now: Timestamp, width: Option<usize>) -> String
     text
 }
 
-fn why(node: &NodeView) -> String {
-    match (node.state, &node.suspended) {
-        (State::InSync, None) => String::new(),
-        (State::InSync, Some(NodeSuspension { by, reason, until, .. })) => {
-            let until = until.map(|until| format!(" until {}", clock(until))).unwrap_or_default();
-            format!("suspended by {by}{until}: {reason}")
-        }
-        (
-            State::Switching
-            | State::Held
-            | State::Drift
-            | State::RolledBack
-            | State::Failed
-            | State::Unreachable,
-            _,
-        ) => node.why.clone(),
-    }
+fn why(node: &NodeView) -> &str {
+    if node.state == State::InSync && node.suspended.is_none() { "" } else { node.why.as_str() }
 }
 
 /// Which commit is in force, how old that knowledge is, and what is wrong with a newer one.

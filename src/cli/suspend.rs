@@ -13,7 +13,7 @@ use crate::model::selector::Selector;
 /// Arguments of `suspend`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Nodes to leave alone: names, globs and @tags, separated by commas
+    /// Nodes to leave alone: names, globs and @tags, joined by `,`, `and`, `or`, `not` and parentheses
     #[arg(value_name = "NODES")]
     pub nodes: Selector,
     /// Why; others read it

@@ -23,9 +23,9 @@ use crate::model::release::Release;
 use crate::model::revision::Revision;
 use crate::model::snapshot::{Blocked, BlockedReason, SourceView};
 use crate::nix::Nix;
-use crate::reconcile::Left;
 use crate::reconcile::clock::moved;
 use crate::reconcile::succession::unfinished;
+use crate::reconcile::{Left, Reconciler};
 use crate::serve::metrics::{EvaluationResult, FetchResult, Metrics};
 use crate::source::{Lineage, Source, SourceError};
 
@@ -257,16 +257,16 @@ impl Desired {
     }
 
     /// Keeps the release in force for a successor.
-    pub fn remember(&mut self, left: Left) {
+    pub fn remember(&mut self, reconciler: &Reconciler) {
         if let Some(release) = &self.release {
-            self.memory.keep(Now { release, last_good: self.view.last_good.as_ref(), left: &left });
+            self.memory.keep(Now::of(release, self.view.last_good.as_ref(), reconciler));
         }
     }
 
     /// The same, at the end: what the last pass changed is kept too.
-    pub async fn remember_all(&mut self, left: Left) {
+    pub async fn remember_all(&mut self, reconciler: &Reconciler) {
         if let Some(release) = &self.release {
-            self.memory.flush(Now { release, last_good: self.view.last_good.as_ref(), left: &left }).await;
+            self.memory.flush(Now::of(release, self.view.last_good.as_ref(), reconciler)).await;
         }
     }
 }

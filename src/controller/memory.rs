@@ -3,6 +3,7 @@
 //! A switch that waits for its verdict on a node does not wait for an evaluation. The file is only a cache: deleted or
 //! unreadable, the newest commit is evaluated instead, and nodes are looked for only where they are declared. It is written beside the loop, which never waits for a disk.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,9 +12,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::name::NodeName;
+use crate::model::observed::Begun;
 use crate::model::release::{NodeRelease, Progress, Release};
 use crate::model::revision::Revision;
-use crate::reconcile::Left;
+use crate::model::way::Way;
+use crate::reconcile::{Left, Reconciler};
 
 /// Between two writes: each node that is built changes the release, and a restart in between costs an evaluation at most.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -38,8 +42,17 @@ pub struct Now<'a> {
     pub release: &'a Release,
     /// Newest revision that evaluated.
     pub last_good: Option<&'a Revision>,
-    /// What nobody else knows.
-    pub left: &'a Left,
+    /// The way over which each node answered last.
+    pub ways: &'a BTreeMap<NodeName, Way>,
+    /// What was begun on nodes.
+    pub begun: &'a BTreeMap<NodeName, Begun>,
+}
+
+impl<'a> Now<'a> {
+    /// With what the loop alone knows.
+    pub fn of(release: &'a Release, last_good: Option<&'a Revision>, reconciler: &'a Reconciler) -> Self {
+        Self { release, last_good, ways: reconciler.ways(), begun: reconciler.begun() }
+    }
 }
 
 /// Where the release in force is kept.
@@ -96,15 +109,19 @@ impl MemoryFile {
         }
     }
 
-    fn has(&self, Now { release, last_good, left }: Now<'_>) -> bool {
+    fn has(&self, Now { release, last_good, ways, begun }: Now<'_>) -> bool {
         self.kept.as_ref().is_some_and(|kept| {
-            kept.release == *release && kept.last_good.as_ref() == last_good && kept.left == *left
+            kept.release == *release
+                && kept.last_good.as_ref() == last_good
+                && kept.left.ways == *ways
+                && kept.left.begun == *begun
         })
     }
 
     /// Kept or not in the end, the same is not tried in every pass.
-    fn take(&mut self, Now { release, last_good, left }: Now<'_>) -> Arc<Memory> {
-        let (release, last_good, left) = (release.clone(), last_good.cloned(), left.clone());
+    fn take(&mut self, Now { release, last_good, ways, begun }: Now<'_>) -> Arc<Memory> {
+        let (release, last_good) = (release.clone(), last_good.cloned());
+        let left = Left { ways: ways.clone(), begun: begun.clone() };
         let memory = Arc::new(Memory { release, last_good, left });
         (self.kept, self.written) = (Some(Arc::clone(&memory)), Some(Instant::now()));
         memory
@@ -140,12 +157,10 @@ fn write(path: &Path, memory: &Memory) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
-
     use crate::model::rollout::RolloutSpec;
 
     fn now<'a>(release: &'a Release, left: &'a Left) -> Now<'a> {
-        Now { release, last_good: None, left }
+        Now { release, last_good: None, ways: &left.ways, begun: &left.begun }
     }
 
     #[tokio::test]

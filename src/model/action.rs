@@ -38,6 +38,17 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// The system that it is about.
+    pub fn toplevel(&self) -> &StorePath {
+        match self {
+            Self::Deploy { toplevel, .. } | Self::Reboot { toplevel, .. } | Self::Attach { toplevel, .. } => {
+                toplevel
+            }
+        }
+    }
+}
+
 /// What a deployment is for; not all of them wait for the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -50,15 +61,4 @@ pub enum Purpose {
     Heal,
     /// The node gets something new.
     Release,
-}
-
-impl Action {
-    /// The system that it is about.
-    pub fn toplevel(&self) -> &StorePath {
-        match self {
-            Self::Deploy { toplevel, .. } | Self::Attach { toplevel, .. } | Self::Reboot { toplevel, .. } => {
-                toplevel
-            }
-        }
-    }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::decision::Decision;
+use super::decision::{Decision, Hold};
 use super::drift::DriftKind;
-use super::intent::{Intent, NodeSuspension};
+use super::intent::{Intent, NodeSuspension, SuspensionMark};
 use super::name::NodeName;
 use super::node::NodeSpec;
 use super::observed::{InFlight, Observation};
@@ -189,6 +189,20 @@ pub struct NodeView {
     /// Why it is left alone, where it is, whatever its state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspended: Option<NodeSuspension>,
+}
+
+impl NodeView {
+    /// Suspensions that are written on it.
+    pub fn marks(&self) -> &[SuspensionMark] {
+        let state = self.observation.as_ref().and_then(|seen| seen.state.as_ref());
+        state.map(|state| state.suspended.as_slice()).unwrap_or_default()
+    }
+
+    /// What is said beside the state: that people want the node left alone, where that is not what holds it.
+    pub fn note(&self) -> &'static str {
+        let told = matches!(&self.decision, Decision::Hold { hold: Hold::Suspended { .. } });
+        if self.suspended.is_some() && !told { " (suspended)" } else { "" }
+    }
 }
 
 /// The word for a node's state.

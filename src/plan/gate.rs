@@ -109,7 +109,9 @@ impl<'a> Gate<'a> {
     }
 
     fn halted(&self, wave: Option<usize>) -> Option<Hold> {
-        let (number, row) = self.up_to(wave).iter().enumerate().find(|(_, row)| row.halted)?;
+        // What is taken back goes nowhere any more, also not to the waves that had it.
+        let rows = if self.takes_back() { &self.rows } else { self.up_to(wave) };
+        let (number, row) = rows.iter().enumerate().find(|(_, row)| row.halted)?;
         let node = (*row.failed.first()?).clone();
         let why = match self.standings.get(&node) {
             Some(Standing::Failed { why }) => why.clone(),
@@ -138,8 +140,7 @@ impl<'a> Gate<'a> {
     }
 
     fn approval(&self, name: &NodeName, spec: &NodeSpec, wave: Option<usize>) -> Option<Hold> {
-        let wave = wave?;
-        if let Some(hold) = self.wave_approval(wave) {
+        if let Some(hold) = wave.and_then(|wave| self.wave_approval(wave)) {
             return Some(hold);
         }
         if !spec.approval {

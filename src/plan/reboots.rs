@@ -17,16 +17,15 @@ pub fn wanted(spec: &NodeSpec) -> bool {
     }
 }
 
-/// Whether a node that is what it should be is to be rebooted all the same.
+/// Whether a node that is what it should be is to be rebooted all the same. What `goal = "test"` activates, a reboot would take
+/// away.
 pub fn is_due(spec: &NodeSpec, required: bool, state: &NodeState) -> bool {
-    match spec.reboot.policy {
+    let due = match spec.reboot.policy {
         RebootPolicy::Never => false,
         RebootPolicy::WhenRequired => required,
-        // What `goal = "test"` activates, a reboot would take away.
-        RebootPolicy::Always => {
-            required || spec.goal.persists() && state.booted.as_ref().is_some_and(|at| *at != state.running)
-        }
-    }
+        RebootPolicy::Always => required || state.booted.as_ref().is_some_and(|at| *at != state.running),
+    };
+    due && spec.goal.persists()
 }
 
 /// Whether a reboot starts what the node should run: it was made the boot default without being activated, because only a

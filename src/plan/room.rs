@@ -142,15 +142,17 @@ impl<'a> Room<'a> {
     }
 }
 
-/// Whether a node does not do its work now. One whose silence is ordinary does.
+/// Whether a node does not do its work now. One whose silence is ordinary does. One that nobody has looked at yet may be down:
+/// a controller that has just begun does not take the others away before it knows.
 fn is_unavailable(spec: &NodeSpec, seen: Option<&Observation>) -> bool {
-    let Some(seen) = seen.filter(|_| spec.host.is_some()) else { return false };
-    match (&seen.state, spec.availability) {
-        (Some(state), _) if seen.contact.is_reachable() => {
-            state.live_switch().is_some() || drift::is_degraded(spec, seen, state)
-        }
-        (_, Availability::Always) => !seen.contact.is_reachable(),
-        (_, Availability::Intermittent) => false,
+    if spec.host.is_none() {
+        return false;
+    }
+    let answers = seen.filter(|seen| seen.contact.is_reachable());
+    match (answers.and_then(|seen| Some((seen, seen.state.as_ref()?))), spec.availability) {
+        (Some((seen, state)), _) => state.live_switch().is_some() || drift::is_degraded(spec, seen, state),
+        (None, Availability::Always) => true,
+        (None, Availability::Intermittent) => false,
     }
 }
 

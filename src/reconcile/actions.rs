@@ -156,6 +156,15 @@ impl Actions {
         self.begun.retain(|name, _| release.nodes.contains_key(name));
     }
 
+    /// Gives up what is still being brought to such nodes, and says to which. What is about to begin, or has, is not given up.
+    pub fn give_up_bringing(&mut self, such: impl Fn(&NodeName) -> bool) -> Vec<NodeName> {
+        let brought = self.in_flight.extract_if(.., |name, flight| match flight.stage {
+            Stage::Copying { .. } | Stage::Building { .. } => such(name),
+            Stage::Preparing | Stage::Switching { .. } | Stage::Hook { .. } | Stage::Rebooting => false,
+        });
+        brought.map(|(name, _)| name).collect()
+    }
+
     /// Gives up what has not reached its node's switch yet, and says on which nodes.
     pub fn give_up_unstarted(&mut self) -> Vec<NodeName> {
         let unstarted = self.in_flight.extract_if(.., |_, flight| match flight.stage {
@@ -167,5 +176,36 @@ impl Actions {
             | Stage::Rebooting => true,
         });
         unstarted.map(|(name, _)| name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::node::Goal;
+    use crate::model::sample;
+
+    #[test]
+    fn what_is_still_being_brought_to_a_suspended_node_is_given_up_and_what_has_begun_is_not() {
+        let mut actions = Actions::default();
+        let copying = Stage::Copying { bytes: 1, total: 2 };
+        for (name, stage) in [
+            ("copied", copying.clone()),
+            ("other", copying),
+            ("prepared", Stage::Preparing),
+            (
+                "switched",
+                Stage::Switching { phase: crate::model::journal::Phase::Testing, detail: String::new() },
+            ),
+        ] {
+            let (toplevel, expected) = (sample::path('a', "new"), sample::path('b', "old"));
+            let (goal, purpose) = (Goal::Switch, crate::model::decision::Purpose::Release);
+            let name: NodeName = name.parse().unwrap();
+            actions.begin(&name, &Action::Deploy { toplevel, expected, goal, purpose }, sample::now());
+            actions.reached(&name, stage);
+        }
+        let given_up = actions.give_up_bringing(|name| name.as_str() != "other");
+        assert_eq!(given_up, ["copied".parse::<NodeName>().unwrap()]);
+        assert!(actions.contains(&"prepared".parse().unwrap()));
     }
 }

@@ -209,9 +209,9 @@ impl Lookout {
         self.watched.iter().filter_map(seen).collect()
     }
 
-    /// Whether a node was looked at.
-    pub fn has_seen(&self, name: &NodeName) -> bool {
-        self.watched.get(name).is_some_and(|watched| watched.seen.is_some())
+    /// What was last seen of one node.
+    pub fn observation(&self, name: &NodeName) -> Option<&Observation> {
+        self.watched.get(name)?.seen.as_deref()
     }
 }
 

@@ -185,7 +185,7 @@ fn row(name: &NodeName, view: &NodeView, now: Timestamp) -> Markup {
                     @for tag in &spec.tags { " " span.tag { (tag) } }
                 }
             }
-            td.state { span.badge { (view.state.as_str()) } }
+            td.state { span.badge { (view.state.as_str()) (view.note()) } }
             td.since title=(view.since) { (ago(view.since, now)) }
             td.revision data-label="running" { code { (revision(&view.running_revision)) } }
             td.revision data-label="desired" { code { (revision(&view.desired_revision)) } }

@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::cli::approve::waiting;
-use crate::model::decision::{Decision, Hold};
 use crate::model::intent::{NodeSuspension, SuspensionId};
 use crate::model::name::NodeName;
-use crate::model::snapshot::{NodeView, Snapshot};
+use crate::model::snapshot::Snapshot;
 use crate::model::spoken::{age, clock};
 
 /// One line each.
@@ -76,10 +75,4 @@ fn listed(names: &BTreeSet<&NodeName>) -> String {
         count if count > 10 => format!("{} and {} more", named.join(", "), count - 10),
         _ => named.join(", "),
     }
-}
-
-/// What the STATE column says beside the state.
-pub fn beside(node: &NodeView) -> &'static str {
-    let told = matches!(&node.decision, Decision::Hold { hold: Hold::Suspended { .. } });
-    if node.suspended.is_some() && !told { " (suspended)" } else { "" }
 }

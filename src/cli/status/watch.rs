@@ -102,7 +102,7 @@ fn changes(told: &mut Told, picture: &Result<Snapshot, String>) -> String {
     match picture {
         Ok(snapshot) => {
             for (name, node) in &snapshot.nodes {
-                let line = format!("{name}: {}{} {}", node.state.as_str(), people::beside(node), node.why);
+                let line = format!("{name}: {}{} {}", node.state.as_str(), node.note(), node.why);
                 now.insert(Some(name.clone()), line.trim_end().to_owned());
             }
             let people = people::lines(snapshot, snapshot.at);

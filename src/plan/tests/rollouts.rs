@@ -173,10 +173,25 @@ fn a_failed_release_is_taken_back_where_the_deployment_says_so() {
     let a = a.running("old").entry(switch("old").from("new").finished(-5).of_this_release());
     let world = fleet([a, b]).rollout(rolling_back.clone());
     assert_eq!(hold(&world, "a").as_str(), "halted");
+    // Also where it failed in a later wave.
+    let [a, b, ..] = nodes();
+    let a = a.running("old").entry(switch("old").from("new").finished(-5).of_this_release());
+    let waves = json!({ "onFailure": "rollback", "waves": [{ "on": "a" }, { "on": "*" }] });
+    assert_eq!(hold(&fleet([a, b]).rollout(waves), "a").as_str(), "halted");
     // What it goes back to may fail there as anything may.
     let [a, b, ..] = nodes();
     let a = a.entry(switch("old").ended(Outcome::RolledBack, Some(Cause::Activation)).finished(-5));
     assert_eq!(hold(&fleet([a, b]).rollout(rolling_back), "a").as_str(), "given-up");
+}
+
+#[test]
+fn a_release_that_is_taken_back_is_not_brought_again_to_the_waves_before_the_one_where_it_failed() {
+    let first = node("a").running("old").entry(switch("new").from("old").finished(-60).of_this_release());
+    let first = first.entry(switch("old").from("new").finished(-5).of_this_release());
+    let rollout = json!({ "waves": [{ "on": "a" }, { "on": "*" }], "onFailure": "rollback" });
+    let world = fleet([first, node("b").rolled_back("new")]).rollout(rollout);
+    let Hold::Halted { wave: 2, node, .. } = hold(&world, "a") else { panic!("{:?}", world.said()) };
+    assert_eq!(node.as_str(), "b");
 }
 
 #[test]
@@ -200,6 +215,13 @@ fn a_wave_that_needs_approval_waits_for_exactly_its_plan() {
     assert_eq!((what.as_str(), acts(&one)), ("node a", vec!["b".to_owned()]));
     assert_ne!(its, hash);
     assert_eq!(acts(&one.approved(&its, 60)), ["a", "b"]);
+}
+
+#[test]
+fn a_node_that_needs_approval_waits_for_it_also_where_no_wave_selects_it() {
+    let alone = fleet([old("a").needs_approval(), old("b")]).rollout(json!({ "waves": [{ "on": "b" }] }));
+    let Hold::Approval { what, .. } = hold(&alone, "a") else { panic!("{:?}", alone.said()) };
+    assert_eq!((what.as_str(), acts(&alone)), ("node a", vec!["b".to_owned()]));
 }
 
 #[test]
@@ -230,6 +252,8 @@ fn only_so_many_of_a_wave_are_worked_on_silent_or_not_well() {
     };
     assert_eq!(acts(&limited(with(old("a").unreachable()), json!(2))), ["b"]);
     assert_eq!(acts(&limited(with(old("a").unreachable().intermittent()), json!(2))), ["b", "c"]);
+    // A controller that has just begun does not know yet whether it is up.
+    assert_eq!(acts(&limited(with(old("a").never_seen()), json!(2))), ["b"]);
     // What is down already may be worked on without any more being down.
     assert_eq!(acts(&limited(with(old("a").failed("x.service")), json!(1))), ["a"]);
     assert_eq!(acts(&limited(with(old("a").in_flight()), json!(2))), ["b"]);
@@ -274,6 +298,15 @@ fn a_node_is_rebooted_as_its_policy_says() {
         .words(),
         ["suspended"]
     );
+}
+
+#[test]
+fn a_system_that_is_only_tested_is_not_taken_away_by_a_reboot() {
+    for policy in [RebootPolicy::WhenRequired, RebootPolicy::Always] {
+        let tested = node("a").goal(Goal::Test).got("new", "old", -60).boots("old");
+        let world = fleet([tested.other_kernel_booted().reboots(policy)]);
+        assert_eq!(world.words(), ["reboot-required"]);
+    }
 }
 
 #[test]
@@ -330,6 +363,17 @@ fn windows_hold_what_is_new_and_what_is_healed_and_reboots_but_not_the_way_back(
     let world = fleet([night]);
     assert_eq!(hold(&world, "c").as_str(), "window");
     assert_eq!(acts(&world.later(11 * 3600)), ["c"]);
+}
+
+#[test]
+fn a_system_of_an_earlier_release_is_healed_to_and_not_rolled_out() {
+    let waiting = |name| node(name).running("old").wants("newer").last_good("new");
+    for progress in [Progress::Evaluating, Progress::Building, Progress::NotBuilt { error: "e".into() }] {
+        let world = fleet([waiting("a").progress(progress.clone())]);
+        assert_eq!(acts(&world), [""; 0], "it may have failed elsewhere");
+        let had = waiting("a").entry(switch("new").finished(-90_000)).since(-90_000);
+        assert_eq!(acts(&fleet([had.progress(progress)])), ["a"]);
+    }
 }
 
 #[test]

@@ -123,6 +123,7 @@ struct Series {
     running_commit: GaugeVec,
     desired_commit: GaugeVec,
     last_success: GaugeVec,
+    suspended_until: GaugeVec,
     last_deployment: GaugeVec,
     failures: GaugeVec,
 }
@@ -184,6 +185,10 @@ impl Series {
                 "driftless_node_desired_commit_timestamp_seconds",
                 "Committer's time of the commit that the node should run, as Unix time.",
             ),
+            suspended_until: of_node(
+                "driftless_node_suspended_until_timestamp_seconds",
+                "When the suspension of the node ends, as Unix time; no series where it has no end.",
+            ),
             last_success: of_node(
                 "driftless_node_last_deployment_success",
                 "1 if the last finished switch in the node's journal succeeded.",
@@ -222,6 +227,9 @@ impl Node<'_> {
         let goal = spec.map_or("unknown", |spec| spec.goal.as_str());
         series.info.with_label_values(&[self.name, system, availability, goal]).set(1.0);
         self.set(&series.suspended, flag(self.view.suspended.is_some()));
+        if let Some(until) = self.view.suspended.as_ref().and_then(|suspension| suspension.until) {
+            self.set(&series.suspended_until, seconds(until));
+        }
         if let Some(at) = self.committed(self.view.desired_revision.as_deref()) {
             self.set(&series.desired_commit, seconds(at));
         }
