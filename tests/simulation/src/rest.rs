@@ -111,13 +111,13 @@ impl Rest<'_> {
                 self.is_kept_waiting(&site.name, hold)
             }
             Hold::Halted { node, .. } => self.has_failed(node),
-            Hold::Window { .. } => expect(self.days >= 15, "that ends by itself"),
+            // An approval that expires before a window opens is asked for once more.
+            Hold::Window { .. } | Hold::Approval { .. } => expect(self.days >= 15, "that ends by itself"),
             Hold::Backoff { .. }
             | Hold::HealDelay { .. }
             | Hold::Evaluating
             | Hold::Building
             | Hold::Busy { .. }
-            | Hold::Approval { .. }
             | Hold::Soak { .. }
             | Hold::WaveLimit { .. }
             | Hold::Rebooting { .. }
