@@ -24,13 +24,85 @@ let
     description = "${description} In seconds, or as a string such as \"90s\" or \"1m30s\".";
   };
   flag = default: description: mkOption { type = types.bool; inherit default description; };
+  healthChecks = import ./health-options.nix { inherit lib duration inSeconds; };
   option = type: default: description: mkOption { inherit type default description; };
-  # The name is part of the format already; a setting that nothing heeds yet is refused rather than accepted in silence.
-  onlyYet = name: value: settings: mkOption (settings // {
-    apply = wanted:
-      if wanted == value then wanted
-      else throw "${name} = ${builtins.toJSON wanted} is not supported by this version of driftless; only ${builtins.toJSON value} is";
-  });
+
+  selector = types.str // {
+    description = "selector: names, globs and @tags, joined by `,`, `and`, `or` and `not`";
+  };
+  share = types.strMatching "(100|[1-9]?[0-9])%" // { description = "share from \"0%\" to \"100%\""; };
+  amount = types.either types.ints.unsigned share;
+  clock = "([01][0-9]|2[0-3]):[0-5][0-9]";
+  date = types.strMatching "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    // { description = "date such as \"2026-12-20\""; };
+
+  # Times of a calendar: those of a window, and those of a node's reboots.
+  span = {
+    days = mkOption {
+      type = types.listOf (types.enum [ "mon" "tue" "wed" "thu" "fri" "sat" "sun" ]);
+      default = [ ];
+      example = [ "sat" "sun" ];
+      description = "On which days of the week; none: on all. Hours past midnight belong to the day on which they begin.";
+    };
+    hours = mkOption {
+      type = types.nullOr (types.strMatching "${clock}-(${clock}|24:00)"
+        // { description = "part of a day such as \"09:00-17:00\""; });
+      default = null;
+      example = "22:00-04:00";
+      description = "From when to when; `null`: the whole day. An end that is not after the beginning is on the next day.";
+    };
+    from = option (types.nullOr date) null "The first day.";
+    until = option (types.nullOr date) null "The last day.";
+    timeZone = mkOption {
+      type = types.str;
+      example = "Europe/Berlin";
+      description = "Whose clock and calendar: a name of the IANA database.";
+    };
+  };
+
+  wave = {
+    on = mkOption {
+      type = selector;
+      example = "@canary and not mail";
+      description = "Which nodes. A node belongs to the first wave that selects it.";
+    };
+    soak = duration 0 "How long all nodes of the wave must have been well before the next one begins.";
+    maxInFlight = option (types.nullOr types.ints.positive) null
+      "How many of its nodes are acted on at once; `null`: as many as of the fleet.";
+    maxUnavailable = mkOption {
+      type = types.nullOr amount;
+      default = null;
+      example = "20%";
+      description = ''
+        How many of its nodes may be worked on, unreachable or degraded at once: a number, or a share of the wave, rounded
+        down. One always may. `null`: no limit.
+      '';
+    };
+    maxFailures = mkOption {
+      type = amount;
+      default = 0;
+      example = "10%";
+      description = ''
+        On how many of its nodes a release may fail before the wave and all later ones are halted: a number, or a share of
+        the wave, rounded down.
+      '';
+    };
+    order = mkOption {
+      type = types.listOf selector;
+      default = [ ];
+      example = [ "db-replica*" "db-primary" ];
+      description = "Which of its nodes go first where not all may at once. The rest follows by name.";
+    };
+    approval = flag false "Whether a person must approve each release before the wave begins.";
+  };
+
+  window = span // {
+    on = option selector "*" "For which nodes.";
+    effect = option (types.enum [ "allow" "deny" ]) "allow" ''
+      Whether nodes may be acted on while the window is open, or may not. A node that windows which allow select is acted on
+      only while one of them is open; a window that denies wins.
+    '';
+  };
 in
 {
   node = {
@@ -87,6 +159,15 @@ in
       description = "Suspends acting on this node, optionally with the reason. Observing goes on.";
     };
 
+    after = mkOption {
+      type = types.listOf selector;
+      default = [ ];
+      example = [ "db1" ];
+      description = "This node gets a release only when all nodes that these select are done with it.";
+    };
+
+    approval = flag false "Whether a person must approve each release of this node.";
+
     hasFastConnection = flag false ''
       Whether the connection to this node is fast. If so everything is copied to it directly, else the node fetches
       from its own substituters what they have.
@@ -107,18 +188,7 @@ in
     privilegeEscalationCommand = option (types.listOf types.str) [ "sudo" ]
       "What runs a command as root when the SSH user is another one.";
 
-    healthChecks.units = mkOption {
-      type = types.listOf types.str;
-      default = [ ];
-      example = [ "nginx.service" ];
-      description = "Units that must be active after an activation.";
-    };
-    healthChecks.commands = mkOption {
-      type = types.attrsOf types.str;
-      default = { };
-      example = { web = "curl -fsS http://localhost/"; };
-      description = "Shell commands, run on the node, that must succeed after an activation.";
-    };
+    healthChecks = healthChecks "What must hold after an activation and from then on, and (`before`) before one.";
 
     deployScriptPhases = mkOption {
       type = dagOf types.lines;
@@ -131,14 +201,17 @@ in
     };
     hookTimeout = duration 600 "How long each hook of `deployScriptPhases` may take.";
 
-    reboot.policy = onlyYet "reboot.policy" "never" {
-      type = types.enum [ "never" "when-required" "always" ];
-      default = "never";
-      description = ''
-        Whether the node may be rebooted when its running kernel is not the deployed one, or after every deployment.
-        This version only reports that a reboot is required.
-      '';
+    reboot.policy = option (types.enum [ "never" "when-required" "always" ]) "never" ''
+      When driftless reboots the node: never, so that a reboot which is required is only reported; when its booted kernel,
+      initrd or kernel modules are not those of the running system; or after every deployment.
+    '';
+    reboot.window = mkOption {
+      type = types.nullOr (types.submodule { options = span; });
+      default = null;
+      example = { days = [ "sun" ]; hours = "02:00-04:00"; timeZone = "Europe/Berlin"; };
+      description = "The node is rebooted at these times only, and only while the windows of the fleet are open too.";
     };
+    reboot.timeout = duration 600 "How long the node may take to come back from a reboot.";
     reboot.unproven = flag false ''
       With `goal = "boot"` a system is booted once, and made the boot default when it has proven itself. Whether it is made
       the default without proof where the boot loader cannot boot a system once.
@@ -159,8 +232,37 @@ in
   };
 
   rollout = {
+    waves = mkOption {
+      type = types.listOf (types.submodule { options = wave; });
+      default = [ { on = "*"; } ];
+      # Where there is no module system, there are only durations as people write them.
+      apply = map (given: given // (if given ? soak then { soak = inSeconds given.soak; } else { }));
+      example = [ { on = "@canary"; soak = "10m"; } { on = "*"; maxUnavailable = "20%"; } ];
+      description = ''
+        In which order nodes get a release. A wave begins when every node of the waves before it is done and has soaked. A
+        node belongs to the first wave that selects it.
+      '';
+    };
     maxInFlight = option types.ints.positive 5 "How many nodes are acted on at once.";
+    onFailure = option (types.enum [ "halt" "rollback" ]) "halt" ''
+      What is done when a release fails on more nodes of a wave than `maxFailures`: no further node gets it, or those that
+      have got it also go back to what they ran before.
+    '';
+    unreachable = option (types.enum [ "skip" "wait" ]) "skip" ''
+      Whether waves wait for nodes that do not answer. They never wait for one with `availability = "intermittent"`.
+    '';
+    windows = mkOption {
+      type = types.listOf (types.submodule { options = window; });
+      default = [ ];
+      example = [
+        { on = "@office"; days = [ "sat" "sun" ]; timeZone = "Europe/Berlin"; }
+        { effect = "deny"; from = "2026-12-20"; until = "2027-01-02"; timeZone = "Europe/Berlin"; }
+      ];
+      description = "When nodes may be acted on. They hold back releases, healing and reboots, not the taking back of a release.";
+    };
+    approvalExpires = duration 86400 "How long an approval holds.";
     requireAll = flag false "Whether one node that does not evaluate or build holds back all others.";
     healAfter = duration 300 "How long a node may differ from Git by somebody's hand before it is healed.";
+    healthChecks = healthChecks "Health checks of every node, beside its own `healthChecks`; of one name, the node's counts.";
   };
 }

@@ -6,6 +6,7 @@
 //! found waits in a queue until the next pass reads it. Nothing is decided here: that is `plan`'s.
 
 mod affected;
+mod beginning;
 mod candidate;
 mod commit_times;
 mod compare;
@@ -15,14 +16,17 @@ mod desired;
 mod desk;
 mod execute;
 mod head;
+mod health;
+mod marks;
 mod memory;
 mod prepare;
 mod preparing;
 mod roots;
 mod secrets;
 mod state_lock;
+mod steering;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,11 +38,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::model::decision::Action;
-use crate::model::intent::Intent;
+use crate::model::journal::Outcome;
 use crate::model::name::NodeName;
-use crate::model::progress::WaveView;
 use crate::model::release::Release;
-use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView};
+use crate::model::snapshot::{NodeView, Ready, Snapshot};
 use crate::nix::{Nix, NixError};
 use crate::reconcile::clock::Moment;
 use crate::reconcile::{HEARTBEAT, Reconciler, Settings};
@@ -51,8 +54,11 @@ use connections::Connections;
 use desired::Desired;
 use desk::{Desk, News};
 use execute::{Ended, Running};
+use health::Rounds;
 use secrets::Refreshes;
 pub use state_lock::StateError;
+use steering::Steering;
+pub use steering::{AtRestError, edit_at_rest};
 
 /// After a pass, so many times its own length belongs to everything else: however often it is woken, the loop takes at
 /// most a fifth of one processor, and what arrives meanwhile is read in one go.
@@ -62,6 +68,9 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for switches that are running on nodes. A successor re-attaches to what is left. With what
 /// comes after it, less than the `TimeoutStopSec` of `deploy/driftless.service`.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(40);
+
+/// So many people may say something between two passes; whoever comes then is told to come again.
+const WISHES: usize = 64;
 
 /// What a controller is started with.
 #[derive(Debug, Clone)]
@@ -116,8 +125,8 @@ struct Controller {
     running: Running,
     comparisons: Comparisons,
     refreshes: Refreshes,
-    intent: Arc<Intent>,
-    waves: Vec<WaveView>,
+    rounds: Rounds,
+    steering: Steering,
     passes: u64,
     ready: Ready,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -135,6 +144,9 @@ pub async fn run(
     let nix = Nix::new(&config.nix, &options.state_dir).map_err(ControllerError::Nix)?;
     let nix = nix.evaluating(&config.eval);
     nix.check_signing_key().map_err(ControllerError::SigningKey)?;
+    if let Some(file) = &config.serve.token_file {
+        serve::check_token_file(file).map_err(ControllerError::Serve)?;
+    }
     let address = config.serve.listen;
     let tcp =
         TcpListener::bind(address).await.map_err(|source| ControllerError::Listen { address, source })?;
@@ -150,24 +162,28 @@ pub async fn run(
     let (news, inbox) = mpsc::unbounded_channel();
     let (snapshot, look) = watch::channel(Arc::new(Snapshot::starting(config, Timestamp::now())));
     let metrics = Arc::new(Metrics::new());
-    let windows = serve::run(tcp, Some(socket), look, metrics.clone(), reload.clone(), shutdown.clone());
+    let (tell, wishes) = mpsc::channel(WISHES);
+    let hatch = serve::steer::Hatch::new(tell, wake.clone());
+    let controls =
+        serve::Controls { look: reload.clone(), hatch, token_file: config.serve.token_file.clone() };
+    let windows = serve::run(tcp, Some(socket), look, metrics.clone(), controls, shutdown.clone());
     let windows = tokio::spawn(windows);
 
-    let (desired, kept) = Desired::new(source, &options);
+    let (desired, left) = Desired::new(source, &options);
     let settings = Settings { interval: options.config.observe.interval, hooks: options.config.source.hooks };
     let controller = Controller {
         desk: Desk { news, wake: wake.clone() },
         inbox,
         metrics,
-        reconciler: Reconciler::new(settings, kept, now(), rand::random()),
+        reconciler: Reconciler::new(settings, left, now(), rand::random()),
         connections: Connections::new(&options),
         desired,
         nix,
         running: Running::default(),
         comparisons: Comparisons::default(),
         refreshes: Refreshes::new(options.config.secrets.refresh),
-        intent: Arc::default(),
-        waves: Vec::new(),
+        rounds: Rounds::default(),
+        steering: Steering::new(&options.state_dir, wishes),
         passes: 0,
         ready: Ready::Starting,
         snapshot,
@@ -210,6 +226,8 @@ impl Controller {
         self.desired.try_now();
         self.reconciler.try_now();
         self.refreshes.try_now();
+        self.rounds.try_now();
+        self.steering.marks.try_now();
     }
 
     /// One pass: read what tasks found, start what is due, plan, act, publish. Returns when to look again at the latest.
@@ -217,35 +235,53 @@ impl Controller {
         let began = Instant::now();
         // Before anything is remembered by the stepped clock.
         self.tick();
+        // Before the end of what has ended since: that it had begun must not be missed.
         self.read_stages();
         while let Ok(news) = self.inbox.try_recv() {
             self.take_in(news);
         }
         let mut next = (began + HEARTBEAT).min(self.desired.advance(&self.nix, &self.desk));
+        let (views, now) = (self.reconciler.views(), self.reconciler.now());
+        self.steering.hear(self.desired.release(), views, now, &self.desk);
+        self.reconciler.wanted(Arc::clone(self.steering.intent()));
+        self.let_be();
         if let Some(release) = self.desired.release().cloned() {
-            let orders = self.reconciler.pass(&release, &self.intent);
+            self.rounds.tell(&mut self.reconciler);
+            let orders = self.reconciler.pass(&release);
             self.connections.follow(&self.reconciler);
             orders.look.iter().for_each(|name| self.connections.read(name, &self.desk));
             orders.start.into_iter().for_each(|(name, action)| self.start(&release, &name, action));
-            self.reconciler.show(&release, &orders.plan, &self.intent);
-            self.waves = orders.plan.waves;
-            self.compare();
+            self.reconciler.show(&release, &orders.plan);
             let node = |name: &NodeName| self.connections.node(name).cloned();
-            let (views, now) = (self.reconciler.views(), self.reconciler.now());
+            self.comparisons.show(&mut self.reconciler, node, &self.nix, &self.desk);
+            let views = self.reconciler.views();
             self.refreshes.start(views, now, node, (&self.nix, &self.desk));
+            next = self.rounds.start(views, node, &self.desk).map_or(next, |due| next.min(due));
+            let marked = self.steering.mark(views, now, node, &self.desk);
+            marked.iter().for_each(|name| self.reconciler.look_at(name));
             next = next.min(orders.next);
         }
         self.desired.remember(&self.reconciler);
         self.passes += 1;
         self.metrics.reconciled(began.elapsed());
         self.publish();
+        self.steering.answer();
         next
+    }
+
+    /// Ends what is still being brought to nodes that people want left alone by now.
+    fn let_be(&mut self) {
+        for name in self.reconciler.give_up_suspended() {
+            tracing::info!(node = %name, "suspended: what was being brought to it is given up");
+            self.running.abort(&name);
+        }
     }
 
     fn tick(&mut self) {
         if let Some(by) = self.reconciler.tick(now()) {
             tracing::warn!(seconds = by.as_secs(), "the clock of this host was stepped");
             self.desired.clock_stepped(by);
+            self.rounds.clock_stepped(by);
         }
     }
 
@@ -262,6 +298,7 @@ impl Controller {
                 }
                 self.comparisons.take_in(pair, packages);
             }
+            News::HealthChecked { node, round } => self.rounds.took(&node, round, Timestamp::now()),
             News::SecretsCompared { node, toplevel, well: true } => self.refreshes.brought(&node, &toplevel),
             News::SecretsCompared { node, toplevel, well: false } => self.refreshes.failed(&node, &toplevel),
         }
@@ -273,13 +310,15 @@ impl Controller {
         }
     }
 
-    fn ended(&mut self, ended: Ended) {
-        self.running.forget(&ended.node);
-        self.connections.forget_read(&ended.node);
-        if ended.brought() {
-            self.refreshes.brought(&ended.node, &ended.ended.toplevel);
+    fn ended(&mut self, Ended { node, entry, ended }: Ended) {
+        self.running.forget(&node);
+        self.connections.forget_read(&node);
+        let well = entry.is_some_and(|entry| entry.outcome == Some(Outcome::Succeeded));
+        self.rounds.switched(&node, well);
+        if well {
+            self.refreshes.brought(&node, &ended.toplevel);
         }
-        self.reconciler.ended(&ended.node, ended.ended);
+        self.reconciler.ended(&node, ended);
     }
 
     fn start(&mut self, release: &Release, name: &NodeName, action: Action) {
@@ -300,22 +339,6 @@ impl Controller {
         self.running.start(job, &self.desk);
     }
 
-    /// Has closures compared, for nodes whose difference nobody knows yet. The next pass shows what came of it.
-    fn compare(&mut self) {
-        for (name, view) in self.reconciler.views_mut() {
-            let Some(pair) = compare::Pair::of(view) else { continue };
-            let answers = view.observation.as_ref().is_some_and(|seen| seen.contact.is_reachable());
-            if view.packages.is_none()
-                && answers
-                && pair.running != pair.desired
-                && let Some(node) = self.connections.node(name)
-            {
-                Arc::make_mut(view).packages = self.comparisons.of(pair, node, &self.nix, &self.desk);
-            }
-        }
-        self.comparisons.forget_unused(self.reconciler.views());
-    }
-
     fn publish(&mut self) {
         let revisions = |view: &'_ Arc<NodeView>| {
             [view.desired_revision.clone(), view.running_revision.clone()].into_iter().flatten()
@@ -328,9 +351,9 @@ impl Controller {
             passes: self.passes,
             ready: self.ready,
             source: self.desired.view(&shown),
-            intent: Arc::clone(&self.intent),
+            intent: Arc::clone(self.reconciler.intent()),
             nodes: self.reconciler.views().clone(),
-            waves: self.waves.clone(),
+            waves: self.reconciler.waves().to_vec(),
         };
         self.snapshot.send_replace(Arc::new(snapshot));
     }
@@ -352,6 +375,8 @@ impl Controller {
         self.connections.cancel();
         self.comparisons.cancel();
         self.refreshes.cancel();
+        self.rounds.cancel();
+        self.steering.marks.cancel();
         self.read_stages();
         for name in self.reconciler.give_up_unstarted() {
             self.running.abort(&name);
@@ -380,20 +405,4 @@ impl Controller {
 /// What both clocks of this host show.
 fn now() -> Moment {
     Moment { wall: Timestamp::now(), steady: Instant::now() }
-}
-
-impl Snapshot {
-    /// The picture before the first pass.
-    fn starting(config: &Config, now: Timestamp) -> Self {
-        Self {
-            version: 1,
-            at: now,
-            passes: 0,
-            ready: Ready::Starting,
-            source: SourceView::unasked(config.source.display_url(), config.source.branch.clone()),
-            intent: Arc::default(),
-            nodes: BTreeMap::new(),
-            waves: Vec::new(),
-        }
-    }
 }

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -125,6 +126,11 @@ impl IntentFile {
         fs::create_dir_all(folder)?;
         let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.write_all(&serde_json::to_vec_pretty(intent)?)?;
+        // Root may have said it while the controller of another user did not run.
+        let owner = fs::metadata(folder)?;
+        if file.as_file().metadata()?.uid() != owner.uid() {
+            fchown(file.as_file(), Some(owner.uid()), Some(owner.gid()))?;
+        }
         file.as_file().sync_all()?;
         file.persist(&self.path)?;
         // The name too: what somebody was told is kept must be found after a power cut.

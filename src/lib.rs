@@ -64,6 +64,8 @@ pub mod plan;
 
 // What the loop knows and orders: pure but for its memory.
 pub mod reconcile;
+// Servers, asked from here for health checks: HTTP, TCP, Prometheus.
+pub mod probe;
 
 // One machine: ssh, observe, switch, and the script that runs there.
 pub mod node;

@@ -29,11 +29,12 @@
 
 pub mod approval;
 pub mod backoff;
+pub mod declared;
 pub mod drift;
 pub mod gate;
 pub mod history;
-pub mod moment;
 pub mod pin;
+pub mod plan_time;
 pub mod question;
 pub mod reboots;
 pub mod removal;
@@ -64,7 +65,7 @@ use crate::model::observed::Observed;
 use crate::model::release::{NodeRelease, Release};
 
 use gate::Gate;
-use moment::Moment;
+use plan_time::PlanTime;
 use question::Question;
 use waves::Waves;
 
@@ -76,10 +77,10 @@ const ATTACH_AGAIN: Duration = Duration::from_secs(2);
 
 /// Decides the one thing to do next, or why not, for every node of the release.
 pub fn plan(release: &Release, observed: &Observed, intent: &Intent, now: Timestamp) -> Plan {
-    let moment = Moment::at(now);
+    let time = PlanTime::at(now);
     let mut decisions = each(release, observed, intent, now);
     let waves = Waves::of(release);
-    let gate = Gate::new(release, observed, (intent, &moment), &waves, &decisions);
+    let gate = Gate::new(release, observed, (intent, &time), &waves, &decisions);
     if gate.takes_back() {
         take_back(release, (observed, intent), now, &mut decisions);
     }
@@ -92,7 +93,7 @@ pub fn plan(release: &Release, observed: &Observed, intent: &Intent, now: Timest
     }
     room::limit(release, observed, &waves, &mut decisions);
     let boundaries = decisions.values().filter_map(boundary).filter(|at| *at > now);
-    let look_again_at = boundaries.chain(moment.next()).min();
+    let look_again_at = boundaries.chain(time.next()).min();
     Plan { waves: gate.view(), decisions, look_again_at }
 }
 

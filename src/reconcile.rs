@@ -17,16 +17,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::model::decision::{Action, Decision, Plan};
+use crate::model::health::FailingCheck;
 use crate::model::hook::HookPolicy;
 use crate::model::intent::Intent;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::observed::{Begun, Observed, Stage};
+use crate::model::progress::WaveView;
 use crate::model::release::{Progress, Release};
 use crate::model::snapshot::NodeView;
 use crate::model::way::Way;
+use crate::plan::suspended::suspended;
 use crate::plan::view::{Pass, node_views};
 
 use actions::{Actions, Ended};
@@ -45,15 +49,6 @@ pub struct Settings {
     pub hooks: HookPolicy,
 }
 
-/// What a controller leaves to its successor, because no node can be asked for it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Kept {
-    /// The way over which each node answered last.
-    pub ways: BTreeMap<NodeName, Way>,
-    /// What was begun on nodes and has not ended well for long enough.
-    pub begun: BTreeMap<NodeName, Begun>,
-}
-
 /// The memory of a controller. All of it may be lost: the nodes and the release in force tell a successor the rest.
 #[derive(Debug)]
 pub struct Reconciler {
@@ -61,7 +56,21 @@ pub struct Reconciler {
     now: Moment,
     lookout: Lookout,
     actions: Actions,
+    intent: Arc<Intent>,
     views: BTreeMap<NodeName, Arc<NodeView>>,
+    waves: Vec<WaveView>,
+}
+
+/// What a controller leaves to its successor, beside the release in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Left {
+    /// The way over which each node answered last: a node that is being moved cannot be asked where it is.
+    #[serde(default)]
+    pub ways: BTreeMap<NodeName, Way>,
+    /// What was begun on nodes and has not ended well for long enough: one that is silent since cannot be asked.
+    #[serde(default)]
+    pub begun: BTreeMap<NodeName, Begun>,
 }
 
 /// What one pass orders.
@@ -79,13 +88,15 @@ pub struct Orders {
 
 impl Reconciler {
     /// Knows nothing yet but what an earlier controller left. `seed` is for what is left to chance.
-    pub fn new(settings: Settings, kept: Kept, now: Moment, seed: u64) -> Self {
+    pub fn new(settings: Settings, left: Left, now: Moment, seed: u64) -> Self {
         Self {
             hooks: settings.hooks,
             now,
-            lookout: Lookout::new(settings.interval, kept.ways, seed),
-            actions: Actions::resuming(kept.begun),
+            lookout: Lookout::new(settings.interval, left.ways, seed),
+            actions: Actions::resuming(left.begun),
+            intent: Arc::default(),
             views: BTreeMap::new(),
+            waves: Vec::new(),
         }
     }
 
@@ -121,6 +132,31 @@ impl Reconciler {
         self.looked(name, sight);
     }
 
+    /// These of a node's health checks fail.
+    pub fn checked(&mut self, name: &NodeName, failing: Vec<FailingCheck>) {
+        self.lookout.checked(name, failing);
+    }
+
+    /// A node has changed by what was done beside the loop: it is looked at.
+    pub fn look_at(&mut self, name: &NodeName) {
+        self.lookout.look_at(name, self.now.steady);
+    }
+
+    /// What people want from now on.
+    pub fn wanted(&mut self, intent: Arc<Intent>) {
+        self.intent = intent;
+    }
+
+    /// Gives up what is still being brought to nodes that people want left alone by now, and says to which.
+    pub fn give_up_suspended(&mut self) -> Vec<NodeName> {
+        let (intent, views, now) = (&self.intent, &self.views, self.now.wall);
+        self.actions.give_up_bringing(|name| {
+            let spec = views.get(name).and_then(|view| view.spec.as_deref());
+            let marks = views.get(name).map(|view| view.marks()).unwrap_or_default();
+            suspended(intent, name, spec, marks, now).is_some()
+        })
+    }
+
     /// A person asks (SIGHUP, `driftless retry`): every node is looked at, and what failed on the way to one is tried now.
     pub fn try_now(&mut self) {
         self.lookout.look_now(self.now.steady);
@@ -128,15 +164,14 @@ impl Reconciler {
     }
 
     /// One pass over a release. Whoever gets its orders carries all of them out.
-    pub fn pass(&mut self, release: &Release, intent: &Intent) -> Orders {
+    pub fn pass(&mut self, release: &Release) -> Orders {
         let Moment { wall, steady } = self.now;
         self.lookout.follow(release, steady);
         self.actions.forget_attempts_except(release);
         let actions = &self.actions;
         let (look, due) = self.lookout.due(|name| actions.contains(name), steady);
-        let lookout = &self.lookout;
-        self.actions.settle(|name| lookout.observation(name), wall);
-        let plan = crate::plan::plan(release, &self.observed(), intent, wall);
+        self.actions.settle(&self.lookout.seen(), wall);
+        let plan = crate::plan::plan(release, &self.observed(), &self.intent, wall);
         let mut start = Vec::new();
         for (name, decision) in &plan.decisions {
             if let Decision::Act { action } = decision {
@@ -152,10 +187,11 @@ impl Reconciler {
     }
 
     /// Puts a pass into words. What it began is in flight already: the picture shows what is, not what was meant.
-    pub fn show(&mut self, release: &Release, plan: &Plan, intent: &Intent) {
+    pub fn show(&mut self, release: &Release, plan: &Plan) {
         let observed = self.observed();
-        let pass = Pass { release, observed: &observed, plan, intent, now: self.now.wall };
+        let pass = Pass { release, observed: &observed, plan, intent: &self.intent, now: self.now.wall };
         self.views = node_views(pass, &self.views);
+        self.waves.clone_from(&plan.waves);
     }
 
     /// The observed world for `plan`.
@@ -180,6 +216,16 @@ impl Reconciler {
         &self.views
     }
 
+    /// How far the release is, as it was last shown.
+    pub fn waves(&self) -> &[WaveView] {
+        &self.waves
+    }
+
+    /// What people want.
+    pub fn intent(&self) -> &Arc<Intent> {
+        &self.intent
+    }
+
     /// The same, for whoever finds out more about them than decisions need.
     pub fn views_mut(&mut self) -> &mut BTreeMap<NodeName, Arc<NodeView>> {
         &mut self.views
@@ -200,7 +246,7 @@ impl Reconciler {
         self.lookout.ways()
     }
 
-    /// What was begun and has not ended well for long enough, for a successor.
+    /// What was begun on nodes and has not ended well for long enough, for a successor.
     pub fn begun(&self) -> &BTreeMap<NodeName, Begun> {
         self.actions.begun()
     }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::model::decision::{Action, Decision, Hold};
 use crate::model::drift::DriftKind;
+use crate::model::health::FailingCheck;
 use crate::model::intent::DEPLOYMENT;
 use crate::model::journal::{Cause, PinEnd};
 use crate::model::name::NodeName;
@@ -70,6 +71,8 @@ pub struct NodeReport {
     pub packages: Option<PackageDiff>,
     /// Units that have failed.
     pub failed_units: Vec<String>,
+    /// Health checks that fail, and what they say.
+    pub failing_checks: Vec<FailingCheck>,
     /// The reason, one sentence.
     pub why: String,
     /// What happens next, one sentence.
@@ -169,6 +172,7 @@ impl NodeReport {
             running: state.map(|state| side(&state.running, &view.running_revision)),
             packages: view.packages.clone(),
             failed_units: state.map(|state| state.failed_units.clone()).unwrap_or_default(),
+            failing_checks: view.observation.as_ref().map(|seen| seen.health.clone()).unwrap_or_default(),
             why: view.why.clone(),
             next: next(name, &view.decision),
         }

@@ -8,6 +8,8 @@ mod beginning;
 mod campaign;
 mod cli;
 mod cli_on_nodes;
+mod declaring;
+mod health;
 mod hooks;
 mod links;
 mod logins;

@@ -3,6 +3,7 @@
 //! Runs with the small nixpkgs in `tests/nixpkgs`, and again with the real one that `DRIFTLESS_TEST_NIXPKGS` names.
 //! Never looks into `nix/`: only its three entries (`default.nix`, `manifest.nix`, the NixOS module) are used.
 
+mod health;
 mod secrets;
 
 use std::fs;
@@ -143,9 +144,11 @@ fn a_node_without_options_has_the_documented_defaults() {
                 "drv": null, "toplevel": null, "system": "x86_64-linux", "unsupported": [],
                 "host": "web", "port": null, "sshOptions": {}, "hostKeys": [], "tags": [],
                 "availability": "always", "goal": "switch", "onDrift": "heal", "suspended": null,
+                "after": [], "approval": false,
                 "hasFastConnection": false, "switchTimeout": 300, "successTimeout": 60, "healthTimeout": 60,
                 "ignoreFailingSystemdUnits": false, "ignoreUnits": [], "privilegeEscalationCommand": ["sudo"],
-                "healthChecks": { "units": [], "commands": {} }, "reboot": { "policy": "never", "unproven": false },
+                "healthChecks": { "units": [], "commands": {} },
+                "reboot": { "policy": "never", "window": null, "timeout": 600, "unproven": false },
                 "buildOnTarget": false, "machineId": null, "lastResort": "reboot",
                 "closurePaths": [], "closureDrvs": [], "secrets": {}, "hooks": [], "hookTimeout": 600,
             })
@@ -160,7 +163,21 @@ fn every_option_reaches_the_manifest() {
             &nixpkgs,
             &format!(
                 r#"
-                rollout = {{ maxInFlight = 2; requireAll = true; healAfter = "1h5m"; }};
+                rollout = {{
+                  maxInFlight = 2; requireAll = true; healAfter = "1h5m"; onFailure = "rollback"; unreachable = "wait";
+                  approvalExpires = "12h";
+                  waves = [
+                    {{ on = "@a"; soak = "10m"; approval = true; order = [ "web" ]; }}
+                    {{ on = "*"; maxInFlight = 3; maxUnavailable = "20%"; maxFailures = 1; }}
+                  ];
+                  windows = [
+                    {{ timeZone = "Europe/Berlin"; }}
+                    {{
+                      on = "@a and not web"; effect = "deny"; days = [ "sat" "sun" ]; hours = "22:00-24:00";
+                      from = "2026-12-20"; until = "2027-01-02"; timeZone = "UTC";
+                    }}
+                  ];
+                }};
                 nodes.web = {{ pkgs, ... }}: {{
                   host = "admin@192.0.2.7"; port = 2222; hostKeys = [ "ssh-ed25519 AAAA" ]; tags = [ "a" "b" ];
                   sshOptions = {{ IdentityFile = "/k"; ConnectTimeout = 5; Compression = true; }};
@@ -170,7 +187,11 @@ fn every_option_reaches_the_manifest() {
                   privilegeEscalationCommand = [ "doas" "-n" ];
                   healthChecks = {{ units = [ "nginx.service" ]; commands.up = "true"; }};
                   lastResort = "none"; hookTimeout = "20m";
-                  reboot.unproven = true;
+                  after = [ "db*" ]; approval = true;
+                  reboot = {{
+                    policy = "when-required"; timeout = "15m"; unproven = true;
+                    window = {{ days = [ "sun" ]; hours = "02:00-04:00"; timeZone = "UTC"; }};
+                  }};
                   machineId = "0123456789abcdef0123456789abcdef";
                   closurePaths = [ (pkgs.writeText "extra" "x") ];
                   configuration = {{ {BASE} }};
@@ -180,7 +201,23 @@ fn every_option_reaches_the_manifest() {
         );
         assert_eq!(
             deployment.names()["rollout"],
-            json!({ "maxInFlight": 2, "requireAll": true, "healAfter": 3900 })
+            json!({
+                "maxInFlight": 2, "requireAll": true, "healAfter": 3900, "onFailure": "rollback", "unreachable": "wait",
+                "approvalExpires": 43200,
+                "waves": [
+                    { "on": "@a", "soak": 600, "maxInFlight": null, "maxUnavailable": null, "maxFailures": 0,
+                      "order": ["web"], "approval": true },
+                    { "on": "*", "soak": 0, "maxInFlight": 3, "maxUnavailable": "20%", "maxFailures": 1,
+                      "order": [], "approval": false },
+                ],
+                "windows": [
+                    { "on": "*", "effect": "allow", "days": [], "hours": null, "from": null, "until": null,
+                      "timeZone": "Europe/Berlin" },
+                    { "on": "@a and not web", "effect": "deny", "days": ["sat", "sun"], "hours": "22:00-24:00",
+                      "from": "2026-12-20", "until": "2027-01-02", "timeZone": "UTC" },
+                ],
+                "healthChecks": { "units": [], "commands": {} },
+            })
         );
         let web = deployment.nodes()["web"].take();
         let expected = json!({
@@ -191,7 +228,12 @@ fn every_option_reaches_the_manifest() {
             "ignoreFailingSystemdUnits": true, "ignoreUnits": ["x.service"],
             "privilegeEscalationCommand": ["doas", "-n"],
             "healthChecks": { "units": ["nginx.service"], "commands": { "up": "true" } },
-            "reboot": { "policy": "never", "unproven": true }, "buildOnTarget": false, "lastResort": "none",
+            "after": ["db*"], "approval": true,
+            "reboot": {
+                "policy": "when-required", "timeout": 900, "unproven": true,
+                "window": { "days": ["sun"], "hours": "02:00-04:00", "from": null, "until": null, "timeZone": "UTC" },
+            },
+            "buildOnTarget": false, "lastResort": "none",
             "machineId": "0123456789abcdef0123456789abcdef", "hookTimeout": 1200,
         });
         for (option, value) in expected.as_object().unwrap() {
@@ -357,11 +399,26 @@ fn a_deployment_that_names_no_arguments_is_told_of_by_its_file_all_the_same() {
 }
 
 #[test]
-fn a_setting_that_nothing_heeds_yet_is_refused_and_not_ignored() {
-    let body = format!("nodes.web = {{ reboot.policy = \"always\"; configuration = {{ {BASE} }}; }};");
-    let deployment = Deployment::ours(&our_nixpkgs(), &body);
-    let words = ["reboot.policy = \"always\"", "not supported by this version"];
-    refused(&deployment.only(&["web"]), &words);
+fn a_rollout_that_is_malformed_names_the_option() {
+    for nixpkgs in every_nixpkgs() {
+        for (rollout, option) in [
+            (r#"waves = [ { on = "*"; maxUnavailable = "120%"; } ]"#, "maxUnavailable"),
+            (r#"waves = [ { on = "*"; maxInFlight = 0; } ]"#, "maxInFlight"),
+            (r#"waves = [ { on = "*"; soak = "soon"; } ]"#, "soak"),
+            (r#"waves = [ { soak = 5; } ]"#, "on"),
+            (r#"waves = [ { on = "*"; wait = 5; } ]"#, "wait"),
+            (r#"windows = [ { hours = "9-17"; timeZone = "UTC"; } ]"#, "hours"),
+            (r#"windows = [ { days = [ "monday" ]; timeZone = "UTC"; } ]"#, "days"),
+            (r#"windows = [ { from = "20.12.2026"; timeZone = "UTC"; } ]"#, "from"),
+            (r#"windows = [ { days = [ "mon" ]; } ]"#, "timeZone"),
+            (r#"windows = [ { effect = "shut"; timeZone = "UTC"; } ]"#, "effect"),
+            (r#"onFailure = "panic""#, "onFailure"),
+            ("maxInFlight = 0", "maxInFlight"),
+        ] {
+            let deployment = Deployment::ours(&nixpkgs, &format!("nodes = {{ }}; rollout.{rollout};"));
+            refused(&deployment.manifest(&["names"]), &["rollout.", option]);
+        }
+    }
 }
 
 #[test]
@@ -683,6 +740,8 @@ fn the_evaluated_deployment_can_be_asked_by_other_nix_code() {
 #[test]
 fn what_nix_writes_is_what_driftless_reads() {
     use driftless::model::manifest::{Manifest, Names};
+    use driftless::model::node::Reboot;
+    use driftless::model::rollout::RolloutSpec;
     for nixpkgs in every_nixpkgs() {
         let deployment = Deployment::ours(
             &nixpkgs,
@@ -691,9 +750,12 @@ fn what_nix_writes_is_what_driftless_reads() {
             ),
         );
         let names: Names = serde_json::from_value(deployment.names()).unwrap();
+        assert_eq!(names.rollout, RolloutSpec::default(), "both sides have the same defaults");
         let nodes: Manifest = serde_json::from_value(parsed(&deployment.manifest(&["nodes"]))).unwrap();
         assert!(names.nodes.iter().eq(nodes.nodes.keys()));
-        assert_eq!(nodes.nodes.values().next().unwrap().closure_drvs.len(), 1);
+        let web = nodes.nodes.values().next().unwrap();
+        assert_eq!(web.closure_drvs.len(), 1);
+        assert_eq!((&web.reboot, &web.after, web.approval), (&Reboot::default(), &Vec::new(), false));
     }
 }
 
@@ -703,11 +765,21 @@ fn a_flake_says_what_holds_for_the_whole_fleet() {
     let fleet = flake(&nixpkgs, "nixosConfigurations = { }; driftless.rollout = { healAfter = \"10m\"; };");
     assert_eq!(
         fleet.flake("names")["rollout"],
-        json!({ "maxInFlight": 5, "requireAll": false, "healAfter": 600 })
+        json!({
+            "waves": [{ "on": "*" }], "windows": [], "maxInFlight": 5, "onFailure": "halt", "unreachable": "skip",
+            "approvalExpires": 86400, "requireAll": false, "healAfter": 600, "healthChecks": { "units": [], "commands": {} },
+        })
+    );
+    let waves = "waves = [ { on = \"@canary\"; soak = \"10m\"; } { on = \"*\"; } ];";
+    let fleet = flake(&nixpkgs, &format!("nixosConfigurations = {{ }}; driftless.rollout = {{ {waves} }};"));
+    assert_eq!(
+        fleet.flake("names")["rollout"]["waves"],
+        json!([{ "on": "@canary", "soak": 600 }, { "on": "*" }])
     );
     for (rollout, message) in [
         ("maxInFlihgt = 2;", "unknown rollout option 'maxInFlihgt'"),
         ("healAfter = \"soon\";", "'soon' is no duration"),
+        ("waves = [ { on = \"*\"; soak = \"soon\"; } ];", "'soon' is no duration"),
     ] {
         let wrong =
             flake(&nixpkgs, &format!("nixosConfigurations = {{ }}; driftless.rollout = {{ {rollout} }};"));

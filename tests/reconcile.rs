@@ -1,6 +1,7 @@
 //! The main job on real nodes: a commit becomes the fleet, drift is healed, and nothing that breaks takes the rest along.
 
 mod faults;
+mod misdeclared;
 mod people;
 mod programs;
 mod release;
@@ -8,8 +9,10 @@ mod removal;
 mod rest;
 mod restart;
 mod rivals;
+mod rollouts;
 mod source;
 mod state;
+mod steering;
 mod streaming;
 
 use std::time::Duration;

@@ -29,6 +29,7 @@ mod race;
 mod scarcity;
 mod scenario;
 mod spine;
+mod suspended;
 mod worst_case;
 
 use std::collections::BTreeMap;

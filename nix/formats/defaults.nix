@@ -12,7 +12,9 @@ let
       port = anyType;
       package = anyType;
       lines = anyType;
-      ints = { unsigned = anyType; positive = anyType; };
+      ints = { unsigned = anyType; positive = anyType; between = _: _: anyType; };
+      nonEmptyStr = anyType;
+      attrs = anyType;
       enum = _: anyType;
       nullOr = _: anyType;
       listOf = _: anyType;
@@ -29,7 +31,7 @@ let
   options = import ../options.nix { inherit lib; hostDefault = null; };
   valuesOf = builtins.mapAttrs (_: valueOf);
 
-  # One of our options as somebody else's file sets it: what we cannot do is refused here as anywhere.
+  # One of our options as somebody else's file sets it.
   given = option: value: if option ? isOption then valueOf (option // { default = value; }) else value;
   checked = builtins.mapAttrs (name: value: if options.node ? ${name} then given options.node.${name} value else value);
 in

@@ -22,7 +22,9 @@ in
         host = if (declared.hostIsSet or false) then declared.host else name;
         # Those of our module; without it, there may be others by that name.
         secrets = config.system.build.driftlessSecrets or { };
-        node = defaults.node // declared // { inherit host secrets; };
+        # The flake's module may be older than this file.
+        reboot = defaults.node.reboot // (declared.reboot or { });
+        node = defaults.node // declared // { inherit host secrets reboot; };
       in
       if node.enabled
       then

@@ -12,11 +12,12 @@ use super::direct::Direct;
 use super::fleet::FleetArgs;
 use super::output::{self, Format};
 use super::progress::{Progress, Show, Waiting};
-use super::survey::{Survey, lines, notes, unsupported};
+use super::survey::{Survey, lines, mistakes, notes, unsupported};
 use crate::model::name::NodeName;
 use crate::model::node::Unsupported;
 use crate::model::release::{NodeRelease, Progress as Built};
 use crate::model::store_path::StorePath;
+use crate::plan::declared::Misdeclared;
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -32,7 +33,7 @@ pub struct Args {
     pub format: Format,
 }
 
-/// Checks; exit code 1 if any node fails.
+/// Checks; exit code 1 if any node fails, or the rollout cannot be meant.
 pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
     let origin = args.fleet.declared.named_or_here().context(super::NO_DEPLOYMENT)?;
     let here = Direct::prepare(global)?;
@@ -47,7 +48,7 @@ pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
         Format::Json => output::print_json(&document(&survey))?,
     }
     let failed = survey.release.nodes.values().any(|node| error(node).is_some());
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if failed || !survey.misdeclared.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn error(node: &NodeRelease) -> Option<&str> {
@@ -93,11 +94,21 @@ fn text(survey: &Survey) -> String {
     text.push_str(&notes("all nodes: ", &survey.unsupported));
     let failed = release.nodes.values().filter(|node| error(node).is_some()).count();
     let all = release.nodes.len();
-    text.push_str(&match failed {
-        0 => format!("\nAll {all} pass.\n"),
-        _ => format!("\n{failed} of {all} fail.\n"),
+    text.push_str(&mistakes(&survey.misdeclared));
+    text.push_str(&match (failed, survey.misdeclared.len()) {
+        (0, 0) => format!("\nAll {all} pass.\n"),
+        (_, 0) => format!("\n{failed} of {all} fail.\n"),
+        (0, wrong) => format!("\nAll {all} pass, but {}.\n", wrongly(wrong)),
+        (_, wrong) => format!("\n{failed} of {all} fail, and {}.\n", wrongly(wrong)),
     });
     text
+}
+
+fn wrongly(mistakes: usize) -> String {
+    match mistakes {
+        1 => "1 thing that is declared cannot be meant".into(),
+        _ => format!("{mistakes} things that are declared cannot be meant"),
+    }
 }
 
 /// The lines of an error, without one that only says again which node it is about.
@@ -115,7 +126,15 @@ fn details<'a>(name: &NodeName, word: &str, error: &'a str) -> impl Iterator<Ite
 struct Document<'a> {
     format: &'a str,
     unsupported: &'a [Unsupported],
+    misdeclared: Vec<MistakeDocument<'a>>,
     nodes: BTreeMap<&'a NodeName, NodeDocument<'a>>,
+}
+
+/// What cannot be meant, and where in the deployment it is: `rollout.waves[1].on`.
+#[derive(Serialize)]
+struct MistakeDocument<'a> {
+    place: &'a str,
+    error: &'a str,
 }
 
 #[derive(Serialize)]
@@ -135,6 +154,11 @@ fn document(survey: &Survey) -> Document<'_> {
     Document {
         format: &survey.format,
         unsupported: &survey.unsupported,
+        misdeclared: survey
+            .misdeclared
+            .iter()
+            .map(|Misdeclared { place, fault }| MistakeDocument { place, error: fault })
+            .collect(),
         nodes: deployable.chain(others).collect(),
     }
 }
@@ -173,6 +197,10 @@ mod tests {
             format: "deploy-rs".into(),
             declared: 3,
             unsupported: vec![note("everywhere")],
+            misdeclared: vec![Misdeclared {
+                place: "rollout.waves[0].on".into(),
+                fault: "no node is left for wave 1 (`db2`)".into(),
+            }],
             not_deployable: [("mac".parse().unwrap(), vec![note("darwin")])].into(),
             release,
         };
@@ -185,8 +213,9 @@ mod tests {
         mac   cannot be deployed
             darwin: for some reason
         all nodes: not heeded: everywhere: for some reason
+        rollout.waves[0].on: no node is left for wave 1 (`db2`)
 
-        1 of 2 fail.
+        1 of 2 fail, and 1 thing that is declared cannot be meant.
         ");
     }
 }

@@ -29,6 +29,7 @@ use crate::model::selector::Selector;
 use crate::model::way::Way;
 use crate::nix::{Deployment, Evaluated, Nix, NixError, Place, Publication};
 use crate::node::{Node, NodeError};
+use crate::plan::declared::{Known, check};
 use crate::secrets::Keyring;
 
 /// What acting from here needs.
@@ -69,9 +70,20 @@ impl Direct {
         }))
     }
 
-    /// Evaluates the nodes that are meant, and says on stderr where more can be found about what is not heeded.
+    /// Evaluates the nodes that are meant, of a deployment whose rollout can be meant.
     pub async fn evaluate(&self, origin: &Origin, on: Option<&Selector>) -> Result<Release> {
+        let survey = self.survey(origin, on).await?.not_empty(origin)?.well_declared(origin)?;
+        Ok(Self::heeding(origin, survey))
+    }
+
+    /// The same for what no rollout has to do with: a mistake in it is no reason not to look at a node, or to mend it.
+    pub async fn declared(&self, origin: &Origin, on: Option<&Selector>) -> Result<Release> {
         let survey = self.survey(origin, on).await?.not_empty(origin)?;
+        Ok(Self::heeding(origin, survey))
+    }
+
+    /// Says on stderr where more can be found about what is not heeded.
+    fn heeding(origin: &Origin, survey: Survey) -> Release {
         for (name, why) in &survey.not_deployable {
             tracing::warn!(node = %name, "cannot be deployed; `driftless check` says why ({} reasons)", why.len());
         }
@@ -81,7 +93,7 @@ impl Direct {
                 tracing::warn!("{ignored} settings of {origin} are not heeded: `driftless check` lists them")
             }
         }
-        Ok(survey.release)
+        survey.release
     }
 
     /// Evaluates the nodes that are meant. A node that does not evaluate is in the release with its own error.
@@ -104,12 +116,15 @@ impl Direct {
         let names = nix.names(&deployment).await?;
         let declared = names.nodes.len();
         let wanted = if on.needs_tags() {
-            names.nodes
+            names.nodes.clone()
         } else {
             on.select(&names.nodes.iter().map(|name| (name.clone(), BTreeSet::new())).collect())?
         };
         let (mut nodes, not_deployable) =
-            Self::evaluate_nodes(&nix, &deployment, wanted, &names.rollout).await;
+            Self::evaluate_nodes(&nix, &deployment, wanted.clone(), &names.rollout).await;
+        let known =
+            names.nodes.iter().map(|name| (name.clone(), known(nodes.get(name), wanted.contains(name))));
+        let misdeclared = check(&names.rollout, &known.collect()).err().unwrap_or_default();
         if on.needs_tags() {
             let tags =
                 |node: &NodeRelease| node.spec.as_ref().map(|spec| spec.tags.clone()).unwrap_or_default();
@@ -126,6 +141,7 @@ impl Direct {
             declared,
             unsupported: names.unsupported,
             not_deployable,
+            misdeclared,
             release: Release { revision: committed(origin), nodes, rollout: names.rollout },
         })
     }
@@ -252,22 +268,22 @@ impl Direct {
 
 fn observation(seen: Result<NodeState, NodeError>) -> Observation {
     let at = Timestamp::now();
-    match seen {
-        Ok(state) => Observation {
-            contact: Contact::Reachable { at },
-            // Nobody watched before: the newest switch is the best that is known.
-            state_since: state.journal.iter().filter_map(|entry| entry.finished).next_back(),
-            state: Some(state),
-            elsewhere: None,
-            health: Vec::new(),
-        },
-        Err(error) => Observation {
-            contact: Contact::Unreachable { since: at, error: error_chain(&error) },
-            state: None,
-            state_since: None,
-            elsewhere: None,
-            health: Vec::new(),
-        },
+    let (contact, state) = match seen {
+        Ok(state) => (Contact::Reachable { at }, Some(state)),
+        Err(error) => (Contact::Unreachable { since: at, error: error_chain(&error) }, None),
+    };
+    // Nobody watched before: the newest switch is the best that is known.
+    let finished = |state: &NodeState| state.journal.iter().filter_map(|entry| entry.finished).next_back();
+    let state_since = state.as_ref().and_then(finished);
+    Observation { contact, state, state_since, elsewhere: None, health: Vec::new() }
+}
+
+/// What an evaluation tells of a node that the deployment names, if it was asked for.
+fn known(node: Option<&NodeRelease>, was_asked: bool) -> Known<'_> {
+    match (node, was_asked) {
+        (Some(node), _) => node.spec.as_deref().map_or(Known::Name, Known::from),
+        (None, true) => Known::Disabled,
+        (None, false) => Known::Name,
     }
 }
 
@@ -288,12 +304,14 @@ fn released(path: &Path, on: &Selector) -> Result<Survey> {
             head.version
         );
     }
-    let manifest: Manifest =
-        serde_json::from_str(&text).with_context(|| format!("{} is not a release", path.display()))?;
+    let manifest: Manifest = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(&text))
+        .with_context(|| format!("{} is not a release", path.display()))?;
     let fleet = manifest.nodes.iter().map(|(name, spec)| (name.clone(), spec.tags.clone())).collect();
     let chosen = on.select(&fleet)?;
     let in_fleet =
         |spec: NodeSpec| node_release(Some(Arc::new(spec.in_fleet(&manifest.rollout))), Built::Building);
+    let known = manifest.nodes.iter().map(|(name, spec)| (name.clone(), Known::from(spec))).collect();
+    let misdeclared = check(&manifest.rollout, &known).err().unwrap_or_default();
     let nodes = manifest.nodes.into_iter().filter(|(name, _)| chosen.contains(name));
     let nodes: BTreeMap<_, _> = nodes.map(|(name, spec)| (name, in_fleet(spec))).collect();
     Ok(Survey {
@@ -301,6 +319,7 @@ fn released(path: &Path, on: &Selector) -> Result<Survey> {
         declared: nodes.len(),
         unsupported: Vec::new(),
         not_deployable: BTreeMap::new(),
+        misdeclared,
         release: Release { revision: None, nodes, rollout: manifest.rollout },
     })
 }

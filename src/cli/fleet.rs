@@ -32,7 +32,7 @@ use crate::plan::view::{Pass, node_views};
 /// Which fleet, and which of its nodes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct FleetArgs {
-    /// Only these nodes: names, globs and @tags, joined by `,`, `and`, `or`, `not` and parentheses
+    /// Only these nodes: names, globs, @tags, or as in '@web and not (web1 or db*)'
     #[arg(long, value_name = "NODES")]
     pub on: Option<Selector>,
     /// Where the fleet is declared.
@@ -102,7 +102,10 @@ pub enum Depth {
 /// Looks from here: one evaluation, one read of each node, one plan; nothing is done.
 async fn look(global: &Global, origin: &Origin, args: &FleetArgs, depth: Depth) -> Result<Snapshot> {
     let here = Direct::prepare(global)?;
-    let mut release = here.evaluate(origin, args.on.as_ref()).await?;
+    let mut release = match depth {
+        Depth::Deployment => here.evaluate(origin, args.on.as_ref()).await?,
+        Depth::Systems | Depth::Packages => here.declared(origin, args.on.as_ref()).await?,
+    };
     let evaluated_at = Timestamp::now();
     match depth {
         Depth::Packages => {
@@ -222,7 +225,7 @@ pub async fn specs(global: &Global, args: &FleetArgs) -> Result<Chosen> {
         }
         Known::Origin(origin) => origin,
     };
-    let release = Direct::prepare(global)?.evaluate(&origin, args.on.as_ref()).await?;
+    let release = Direct::prepare(global)?.declared(&origin, args.on.as_ref()).await?;
     for (name, node) in release.nodes {
         let why = match &node.progress {
             Built::NotEvaluated { error } => format!("does not evaluate: {error}"),
@@ -242,7 +245,7 @@ pub async fn one(global: &Global, name: &NodeName, declared: Declared) -> Result
 }
 
 /// Keeps the nodes that were asked for.
-fn choose(mut snapshot: Snapshot, args: &FleetArgs) -> Result<Snapshot> {
+pub fn choose(mut snapshot: Snapshot, args: &FleetArgs) -> Result<Snapshot> {
     let Some(selector) = &args.on else { return Ok(snapshot) };
     let tags = |node: &Arc<NodeView>| node.spec.as_ref().map(|spec| spec.tags.clone()).unwrap_or_default();
     let fleet = snapshot.nodes.iter().map(|(name, node)| (name.clone(), tags(node))).collect();

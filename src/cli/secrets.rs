@@ -65,7 +65,7 @@ impl Encrypted {
     async fn of(global: &Global, declared: &Declared) -> Result<Self> {
         let origin = declared.named_or_here().context(super::NO_DEPLOYMENT)?;
         let here = Direct::prepare(global)?;
-        let release = here.evaluate(&origin, None).await?;
+        let release = here.declared(&origin, None).await?;
         let top = work_tree(&origin)?;
         let mut files: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
         let mut keyless = BTreeMap::new();

@@ -8,6 +8,7 @@ use super::origin::Origin;
 use crate::model::name::NodeName;
 use crate::model::node::Unsupported;
 use crate::model::release::{NodeRelease, Release};
+use crate::plan::declared::Misdeclared;
 
 /// What an evaluation found.
 #[derive(Debug)]
@@ -20,7 +21,9 @@ pub struct Survey {
     pub unsupported: Vec<Unsupported>,
     /// Nodes that cannot be deployed at all, and why.
     pub not_deployable: BTreeMap<NodeName, Vec<Unsupported>>,
-    /// The others.
+    /// What it declares of its rollout that cannot be meant.
+    pub misdeclared: Vec<Misdeclared>,
+    /// The nodes that can be.
     pub release: Release,
 }
 
@@ -33,11 +36,24 @@ impl Survey {
         }
     }
 
+    /// Refuses a deployment that declares what cannot be meant.
+    pub fn well_declared(self, origin: &Origin) -> Result<Self> {
+        if self.misdeclared.is_empty() {
+            return Ok(self);
+        }
+        bail!("{origin} declares what cannot be meant:\n{}", mistakes(&self.misdeclared).trim_end())
+    }
+
     /// How many settings are not heeded.
     pub fn ignored(&self) -> usize {
         let said = self.release.nodes.values().map(|node| unsupported(node).len());
         self.unsupported.len() + said.sum::<usize>()
     }
+}
+
+/// One line for each mistake.
+pub fn mistakes(found: &[Misdeclared]) -> String {
+    found.iter().map(|mistake| format!("{mistake}\n")).collect()
 }
 
 /// What a node says and is not heeded.

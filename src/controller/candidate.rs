@@ -1,13 +1,16 @@
-//! A commit on its way into force. One that may take most of the fleet away waits, with all that is found out about it,
-//! until that is known; any other does not wait. The rule is `plan`'s.
+//! A commit on its way into force. One that may take most of the fleet away, or whose rollout speaks of tags, waits, with
+//! all that is found out about it, until that is known; any other does not wait. The rules are `plan`'s.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::prepare::{Failure, Prepared};
 use crate::model::manifest::Names;
-use crate::model::name::NodeName;
+use crate::model::name::{NodeName, Tag};
 use crate::model::node::NodeSpec;
+use crate::model::rollout::RolloutSpec;
+use crate::model::selector::Selector;
+use crate::plan::declared::{self, Known};
 use crate::plan::removal::{Fate, Losses, Removal, removal};
 
 /// A commit that is not in force yet.
@@ -17,6 +20,8 @@ pub struct Candidate {
     pub names: Box<Names>,
     /// What was found out about them, in order.
     pub steps: Vec<Prepared>,
+    /// What it declares of its rollout.
+    pub hearing: Hearing,
     fates: BTreeMap<NodeName, Fate>,
 }
 
@@ -27,6 +32,8 @@ pub enum Verdict {
     Waits(Candidate),
     /// It comes into force.
     Enters(Candidate),
+    /// Not at all: it declares what cannot be meant.
+    Misdeclared(String),
     /// Not before a person says so.
     Refused(Losses),
 }
@@ -36,7 +43,8 @@ impl Candidate {
     pub fn new(names: Box<Names>, now: BTreeSet<NodeName>) -> Self {
         let fate = |name: &NodeName| if names.nodes.contains(name) { Fate::Open } else { Fate::Lost };
         let fates = now.into_iter().map(|name| (name.clone(), fate(&name))).collect();
-        Self { names, steps: Vec::new(), fates }
+        let hearing = Hearing::of(&names);
+        Self { names, steps: Vec::new(), hearing, fates }
     }
 
     /// Takes in what was found out.
@@ -46,16 +54,83 @@ impl Candidate {
         {
             *fate = fate_of(outcome);
         }
+        self.hearing.hear(&step);
         self.steps.push(step);
     }
 
     /// What comes of it, as far as it is known.
     pub fn judge(self) -> Verdict {
-        match removal(&self.fates) {
-            Removal::Open => Verdict::Waits(self),
-            Removal::Bearable => Verdict::Enters(self),
-            Removal::Mass(losses) => Verdict::Refused(losses),
+        let complete = self.hearing.is_complete();
+        let open = match removal(&self.fates) {
+            Removal::Mass(losses) => return Verdict::Refused(losses),
+            Removal::Open => true,
+            Removal::Bearable => self.hearing.rollout.needs_tags() && !complete,
+        };
+        // With the names much is known, with the last node all; between them nothing is that could not wait.
+        if (self.steps.is_empty() || complete || !open)
+            && let Err(said) = self.hearing.check()
+        {
+            return Verdict::Misdeclared(said);
         }
+        if open { Verdict::Waits(self) } else { Verdict::Enters(self) }
+    }
+}
+
+/// What a commit says of its rollout, as far as its nodes are evaluated.
+#[derive(Debug)]
+pub struct Hearing {
+    rollout: RolloutSpec,
+    nodes: BTreeMap<NodeName, Heard>,
+    /// How many nodes have not been heard of.
+    open: usize,
+}
+
+#[derive(Debug)]
+enum Heard {
+    Nothing,
+    NotEvaluated,
+    Disabled,
+    Said { tags: BTreeSet<Tag>, after: Vec<Selector> },
+}
+
+impl Hearing {
+    fn of(names: &Names) -> Self {
+        let nodes: BTreeMap<_, _> = names.nodes.iter().map(|name| (name.clone(), Heard::Nothing)).collect();
+        Self { rollout: names.rollout.clone(), open: nodes.len(), nodes }
+    }
+
+    /// Takes in what was found out.
+    pub fn hear(&mut self, step: &Prepared) {
+        let Prepared::Evaluated(name, outcome) = step else { return };
+        let Some(heard) = self.nodes.get_mut(name) else { return };
+        self.open -= usize::from(matches!(heard, Heard::Nothing));
+        *heard = match outcome {
+            Ok(Some(spec)) => Heard::Said { tags: spec.tags.clone(), after: spec.after.clone() },
+            Ok(None) => Heard::Disabled,
+            Err(_) => Heard::NotEvaluated,
+        };
+    }
+
+    /// Whether every node was heard of.
+    pub fn is_complete(&self) -> bool {
+        self.open == 0
+    }
+
+    /// Whether it is about a node that comes after others.
+    pub fn is_to_wait(&self, step: &Prepared) -> bool {
+        let (Prepared::Evaluated(name, _) | Prepared::Built(name, _)) = step else { return false };
+        matches!(self.nodes.get(name), Some(Heard::Said { after, .. }) if !after.is_empty())
+    }
+
+    /// What cannot be meant, in one line.
+    pub fn check(&self) -> Result<(), String> {
+        let known = |heard| match heard {
+            &Heard::Nothing | &Heard::NotEvaluated => Known::Name,
+            &Heard::Disabled => Known::Disabled,
+            Heard::Said { tags, after } => Known::Said { tags, after },
+        };
+        let nodes = self.nodes.iter().map(|(name, heard)| (name.clone(), known(heard))).collect();
+        declared::check(&self.rollout, &nodes).map_err(|found| declared::told(&found))
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Owns the way from the source to the release; whether a release is acted on is `plan`'s.
 
+mod entering;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -10,23 +12,20 @@ use jiff::{SignedDuration, Timestamp};
 use rand::Rng;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::candidate::{Candidate, Verdict};
 use super::commit_times::CommitTimes;
 use super::head::{Fetched, fetch};
 use super::memory::{Memory, MemoryFile, Now};
-use super::prepare::{Again, Failure, Preparation, Prepared, prepare};
-use super::preparing::{Counts, Preparing};
-use super::roots::{deployed_to, forget_roots, rooted};
+use super::prepare::{Preparation, prepare};
+use super::preparing::Preparing;
 use super::{Desk, News, Options, counted};
 use crate::error_chain::error_chain;
-use crate::model::name::NodeName;
 use crate::model::release::Release;
 use crate::model::revision::Revision;
 use crate::model::snapshot::{Blocked, BlockedReason, SourceView};
 use crate::nix::Nix;
 use crate::reconcile::clock::moved;
-use crate::reconcile::succession::{begin, built, evaluated, is_broken, unfinished};
-use crate::reconcile::{Kept, Reconciler};
+use crate::reconcile::succession::unfinished;
+use crate::reconcile::{Left, Reconciler};
 use crate::serve::metrics::{EvaluationResult, FetchResult, Metrics};
 use crate::source::{Lineage, Source, SourceError};
 
@@ -58,12 +57,12 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// Starts with what is remembered: the release in force, the ways over which nodes answered, and what was begun on them.
-    pub fn new(source: Source, options: &Options) -> (Self, Kept) {
+    /// Starts with what is remembered: the release in force, and what nobody else knows of the nodes.
+    pub fn new(source: Source, options: &Options) -> (Self, Left) {
         let config = options.config.source.clone();
         let memory = MemoryFile::of(&options.state_dir);
-        let (release, last_good, ways, begun) = match memory.load() {
-            Some(Memory { release, last_good, ways, begun }) => (Some(release), last_good, ways, begun),
+        let (release, last_good, left) = match memory.load() {
+            Some(Memory { release, last_good, left }) => (Some(release), last_good, left),
             None => Default::default(),
         };
         let unasked = SourceView::unasked(config.display_url(), config.branch.clone());
@@ -85,7 +84,7 @@ impl Desired {
             prepare_again: None,
             tries: 0,
         };
-        (desired, Kept { ways, begun })
+        (desired, left)
     }
 
     /// The release in force.
@@ -269,132 +268,5 @@ impl Desired {
         if let Some(release) = &self.release {
             self.memory.flush(Now::of(release, self.view.last_good.as_ref(), reconciler)).await;
         }
-    }
-
-    /// Takes in one step of a preparation.
-    pub fn prepared(&mut self, number: u64, step: Prepared, metrics: &Metrics) {
-        let Some(preparing) = self.preparing.as_mut().filter(|_| number == self.number) else { return };
-        preparing.count(&step, metrics, &mut self.view.publish_error);
-        match step {
-            Prepared::Named(names) => {
-                let revision = preparing.revision.clone();
-                self.judge(Candidate::new(names, self.at_stake(&revision)));
-            }
-            Prepared::Blocked(reason, failure) => self.blocked(Blocked { reason, message: failure.said }),
-            Prepared::Evaluated(..) | Prepared::Built(..) => match preparing.candidate.take() {
-                Some(mut candidate) => {
-                    candidate.learn(step);
-                    self.judge(candidate);
-                }
-                None => self.learn(step),
-            },
-            Prepared::Done => {
-                if let Some(candidate) = preparing.candidate.take() {
-                    self.enter(candidate);
-                }
-                self.done(metrics);
-            }
-        }
-    }
-
-    /// The nodes that a revision must not take away unasked. What is in force already, or was allowed, is not judged.
-    fn at_stake(&self, revision: &Revision) -> BTreeSet<NodeName> {
-        let in_force = self.release.as_ref().and_then(|release| release.revision.as_ref()) == Some(revision);
-        let allowed = self.source.allows_removal(&revision.commit).unwrap_or_else(|error| {
-            tracing::warn!(error = error_chain(&error), "cannot tell what a person allowed");
-            false
-        });
-        if in_force || allowed { BTreeSet::new() } else { deployed_to(self.release.as_ref(), &self.roots) }
-    }
-
-    fn judge(&mut self, candidate: Candidate) {
-        match candidate.judge() {
-            Verdict::Enters(candidate) => self.enter(candidate),
-            Verdict::Waits(candidate) => {
-                if let Some(preparing) = &mut self.preparing {
-                    preparing.candidate = Some(candidate);
-                }
-            }
-            Verdict::Refused(losses) => {
-                let Some(preparing) = &self.preparing else { return };
-                let message = losses.message(preparing.revision.commit.short());
-                self.blocked(Blocked { reason: BlockedReason::MassRemoval, message });
-            }
-        }
-    }
-
-    /// Puts a commit in force, as far as it is known.
-    fn enter(&mut self, candidate: Candidate) {
-        let Some(preparing) = &self.preparing else { return };
-        let revision = preparing.revision.clone();
-        self.interrupted = None;
-        let before = self.release.take();
-        self.release = Some(begin(before, revision, &candidate.names, |name| rooted(&self.roots, name)));
-        for step in candidate.steps {
-            self.learn(step);
-        }
-    }
-
-    /// Takes in what was found out about a node.
-    fn learn(&mut self, step: Prepared) {
-        let Some(release) = &mut self.release else { return };
-        let said = |failure: Failure| failure.said;
-        match step {
-            Prepared::Evaluated(name, outcome) => evaluated(release, &name, outcome.map_err(said)),
-            Prepared::Built(name, outcome) => built(release, &name, outcome.map(drop).map_err(said)),
-            Prepared::Named(_) | Prepared::Blocked(..) | Prepared::Done => {}
-        }
-    }
-
-    /// The newest commit comes to nothing for now. One before it that it interrupted is finished instead.
-    fn blocked(&mut self, blocked: Blocked) {
-        let Some(preparing) = self.preparing.take() else { return };
-        let revision = preparing.revision.commit.short();
-        tracing::warn!(revision, reason = blocked.reason.as_str(), message = blocked.message, "head blocked");
-        let head = self.view.head.as_ref() == Some(&preparing.revision);
-        if head {
-            self.view.blocked = Some(blocked);
-            self.waiting = self.interrupted_by(&preparing.revision);
-        }
-        self.try_again_later(preparing.again);
-    }
-
-    /// What this host failed at is tried soon, and then less and less often.
-    fn try_again_later(&mut self, again: Again) {
-        let pause = match again {
-            Again::Same => PREPARE_AGAIN,
-            Again::Perhaps => {
-                self.tries = self.tries.saturating_add(1);
-                crate::plan::backoff::delay(self.tries).min(PREPARE_AGAIN)
-            }
-        };
-        self.prepare_again = Some(Instant::now() + pause);
-    }
-
-    fn done(&mut self, metrics: &Metrics) {
-        let Some(preparing) = self.preparing.take() else { return };
-        let Counts { good, bad } = preparing.evaluated;
-        metrics.evaluated(preparing.result(), preparing.began.elapsed());
-        self.view.evaluated_at = Some(Timestamp::now());
-        let head = self.view.head.as_ref() == Some(&preparing.revision);
-        if good == 0 && bad > 0 && head {
-            let message = "no node of this commit evaluates; the first error is with each node".into();
-            self.view.blocked = Some(Blocked { reason: BlockedReason::EvalFailed, message });
-        } else if good > 0 || bad == 0 {
-            self.view.last_good = Some(preparing.revision.clone());
-            if head {
-                self.view.blocked = None;
-            }
-        }
-        let broken = self.release.as_ref().is_some_and(|release| release.nodes.values().any(is_broken));
-        if broken || self.view.blocked.is_some() || self.view.publish_error.is_some() {
-            self.try_again_later(preparing.again);
-        } else {
-            (self.prepare_again, self.tries) = (None, 0);
-        }
-        if let Some(release) = &self.release {
-            forget_roots(&self.roots, release);
-        }
-        tracing::info!(revision = preparing.revision.commit.short(), good, bad, "prepared");
     }
 }

@@ -9,6 +9,7 @@ use super::prepare::Prepared;
 use crate::model::name::NodeName;
 use crate::model::packages::PackageDiff;
 use crate::model::store_path::StorePath;
+use crate::node::Checked;
 use crate::reconcile::lookout::Sight;
 use crate::source::SourceError;
 
@@ -27,6 +28,8 @@ pub(super) enum News {
     Compared { pair: super::compare::Pair, packages: Option<PackageDiff> },
     /// A node's secrets were compared, and brought where they were new; or not.
     SecretsCompared { node: NodeName, toplevel: StorePath, well: bool },
+    /// The health checks of a node were asked.
+    HealthChecked { node: NodeName, round: Vec<Checked> },
 }
 
 /// How tasks hand in what they found.

@@ -62,37 +62,20 @@ pub struct Job {
 pub struct Ended {
     /// On which node.
     pub node: NodeName,
-    /// What came of it, where that is known.
-    pub done: Option<Done>,
+    /// The journal's entry, where there is one.
+    pub entry: Option<Entry>,
     /// The rest.
     pub ended: actions::Ended,
 }
 
-/// What came of an action.
-#[derive(Debug)]
-pub enum Done {
-    /// A switch ended; how, says its entry.
-    Switched(Box<Entry>),
-    /// A node was told to reboot, and waited for.
-    Told,
-}
-
 impl Ended {
-    /// Whether a new system has come.
-    pub fn brought(&self) -> bool {
-        match &self.done {
-            Some(Done::Switched(entry)) => entry.outcome == Some(Outcome::Succeeded),
-            Some(Done::Told) | None => false,
-        }
-    }
-
     /// The end of an action that nobody could begin.
     pub fn unbegun(node: &NodeName, action: &Action, sight: Sight) -> News {
         let said = sight.outcome.as_ref().err().cloned().unwrap_or_default();
         let outcome = Err(Failed { said, kind: AttemptKind::Way });
         let toplevel = action.toplevel().clone();
         let ended = actions::Ended { toplevel, outcome, hooks: Ok(()), sight };
-        News::Ended(Box::new(Self { node: node.clone(), done: None, ended }))
+        News::Ended(Box::new(Self { node: node.clone(), entry: None, ended }))
     }
 }
 
@@ -105,7 +88,11 @@ impl Running {
             Action::Attach { .. } | Action::Reboot { .. } => node.spec().goal,
         };
         let toplevel = action.toplevel().clone();
-        let (show, stage) = watch::channel(actions::first_stage(action));
+        let first = match action {
+            Action::Deploy { .. } | Action::Attach { .. } => Stage::Preparing,
+            Action::Reboot { .. } => Stage::Rebooting,
+        };
+        let (show, stage) = watch::channel(first);
         let name = node.name().clone();
         let span = tracing::info_span!("act", node = %name, revision = revision.get(..7).unwrap_or(revision));
         let work = perform(job, toplevel, goal, (show, stage.clone()), desk.clone());
@@ -150,7 +137,7 @@ async fn perform(
         let outcome = job.node.reboot_into(boot, &toplevel, job.node.spec().reboot.timeout).await;
         job.metrics.rebooted(counted::reboot(&outcome));
         report_reboot(&outcome);
-        return hand_in(&job, toplevel, outcome.map(|_| Done::Told), Ok(()), &desk).await;
+        return hand_in(&job, toplevel, (outcome.map(|_| None), Ok(())), &desk).await;
     }
     let act = async {
         let outcome = switch(&job, &show).await;
@@ -186,28 +173,26 @@ async fn perform(
     if let Err(error) = &hooks {
         tracing::error!(error = error as &dyn std::error::Error, "a hook failed after the switch");
     }
-    let outcome = outcome.map(|entry| Done::Switched(Box::new(entry)));
-    hand_in(&job, toplevel, outcome, hooks, &desk).await;
+    hand_in(&job, toplevel, (outcome.map(Some), hooks), &desk).await;
 }
 
 /// Looked at before it counts as over, so that the next plan does not act on what was there before.
 async fn hand_in(
     job: &Job,
     toplevel: StorePath,
-    outcome: Result<Done, NodeError>,
-    hooks: Result<(), NodeError>,
+    (outcome, hooks): (Result<Option<Entry>, NodeError>, Result<(), NodeError>),
     desk: &Desk,
 ) {
     let seen = job.node.look(LOOK).await;
     let node = job.node.name().clone();
-    let (done, outcome) = match outcome {
-        Ok(done) => (Some(done), Ok(())),
+    let (entry, outcome) = match outcome {
+        Ok(entry) => (entry, Ok(())),
         Err(error) => (None, Err(failed(&node, &error))),
     };
     let hooks = hooks.map_err(|error| said(&node, &error));
     let sight = sight(&node, seen);
     let ended = actions::Ended { toplevel, outcome, hooks, sight };
-    desk.hand_in(News::Ended(Box::new(Ended { node, done, ended })));
+    desk.hand_in(News::Ended(Box::new(Ended { node, entry, ended })));
 }
 
 /// Copies and switches, or watches what is switching.

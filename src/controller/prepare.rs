@@ -90,7 +90,7 @@ pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
     };
     let names = match job.nix.names(&deployment).await {
         Ok(names) => names,
-        Err(error) => return found(Prepared::Blocked(BlockedReason::EvalFailed, error.into())),
+        Err(error) => return found(Prepared::Blocked(unreadable(&error), error.into())),
     };
     let order = order(&job, &names.nodes).await;
     let rollout = names.rollout.clone();
@@ -125,6 +125,11 @@ pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
     };
     tokio::join!(evaluate, build);
     found(Prepared::Done);
+}
+
+/// Why a deployment without names is none.
+fn unreadable(error: &NixError) -> BlockedReason {
+    if error.is_misread() { BlockedReason::Misdeclared } else { BlockedReason::EvalFailed }
 }
 
 /// Hands in what a node evaluates to. Returns what is to be built.

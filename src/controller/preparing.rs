@@ -5,7 +5,7 @@ use std::time::Instant;
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::candidate::Candidate;
+use super::candidate::{Candidate, Hearing};
 use super::prepare::{Again, Failure, Prepared};
 use crate::model::name::NodeName;
 use crate::model::revision::Revision;
@@ -23,6 +23,12 @@ pub struct Preparing {
     pub evaluated: Counts,
     /// The commit until it is in force.
     pub candidate: Option<Candidate>,
+    /// What is known of its rollout once it is in force, until all is.
+    pub hearing: Option<Hearing>,
+    /// What was found out about nodes that come after others.
+    pub postponed: Vec<Prepared>,
+    /// What cannot be meant of it, if that was found out only when it was in force.
+    pub misdeclared: Option<String>,
     /// What a further try would bring where this one fails.
     pub again: Again,
     _task: AbortOnDropHandle<()>,
@@ -42,7 +48,17 @@ impl Preparing {
     pub fn new(revision: Revision, task: JoinHandle<()>) -> Self {
         let (began, evaluated) = (Instant::now(), Counts::default());
         let _task = AbortOnDropHandle::new(task);
-        Self { revision, began, evaluated, candidate: None, again: Again::Same, _task }
+        Self {
+            revision,
+            began,
+            evaluated,
+            candidate: None,
+            hearing: None,
+            postponed: Vec::new(),
+            misdeclared: None,
+            again: Again::Same,
+            _task,
+        }
     }
 
     /// Counts one step, and keeps why the newest publication failed, if it did.

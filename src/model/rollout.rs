@@ -57,6 +57,14 @@ impl Default for RolloutSpec {
     }
 }
 
+impl RolloutSpec {
+    /// Whether tags must be known to tell what it says of a node.
+    pub fn needs_tags(&self) -> bool {
+        let of_waves = self.waves.iter().flat_map(|wave| std::iter::once(&wave.on).chain(&wave.order));
+        of_waves.chain(self.windows.iter().map(|window| &window.on)).any(Selector::needs_tags)
+    }
+}
+
 /// Nodes that get a release together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

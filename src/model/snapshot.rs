@@ -6,9 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::decision::Decision;
+use super::decision::{Decision, Hold};
 use super::drift::DriftKind;
-use super::intent::{Intent, NodeSuspension};
+use super::intent::{Intent, NodeSuspension, SuspensionMark};
 use super::name::NodeName;
 use super::node::NodeSpec;
 use super::observed::{InFlight, Observation};
@@ -114,7 +114,10 @@ impl Blocked {
     pub fn is_rewrite(&self) -> bool {
         match self.reason {
             BlockedReason::NonFastForward => true,
-            BlockedReason::InvalidFile | BlockedReason::EvalFailed | BlockedReason::MassRemoval => false,
+            BlockedReason::InvalidFile
+            | BlockedReason::EvalFailed
+            | BlockedReason::Misdeclared
+            | BlockedReason::MassRemoval => false,
         }
     }
 }
@@ -127,6 +130,8 @@ pub enum BlockedReason {
     InvalidFile,
     /// The deployment does not evaluate as a whole.
     EvalFailed,
+    /// It evaluates, but says what cannot be meant.
+    Misdeclared,
     /// The branch was rewritten: the new head does not descend from the last good one.
     NonFastForward,
     /// Most of the nodes that are deployed to would be no more.
@@ -135,13 +140,15 @@ pub enum BlockedReason {
 
 impl BlockedReason {
     /// Every reason.
-    pub const ALL: [Self; 4] = [Self::InvalidFile, Self::EvalFailed, Self::NonFastForward, Self::MassRemoval];
+    pub const ALL: [Self; 5] =
+        [Self::InvalidFile, Self::EvalFailed, Self::Misdeclared, Self::NonFastForward, Self::MassRemoval];
 
     /// The metric label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidFile => "invalid_file",
             Self::EvalFailed => "eval_failed",
+            Self::Misdeclared => "misdeclared",
             Self::NonFastForward => "non_fast_forward",
             Self::MassRemoval => "mass_removal",
         }
@@ -182,6 +189,20 @@ pub struct NodeView {
     /// Why it is left alone, where it is, whatever its state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspended: Option<NodeSuspension>,
+}
+
+impl NodeView {
+    /// Suspensions that are written on it.
+    pub fn marks(&self) -> &[SuspensionMark] {
+        let state = self.observation.as_ref().and_then(|seen| seen.state.as_ref());
+        state.map(|state| state.suspended.as_slice()).unwrap_or_default()
+    }
+
+    /// What is said beside the state: that people want the node left alone, where that is not what holds it.
+    pub fn note(&self) -> &'static str {
+        let told = matches!(&self.decision, Decision::Hold { hold: Hold::Suspended { .. } });
+        if self.suspended.is_some() && !told { " (suspended)" } else { "" }
+    }
 }
 
 /// The word for a node's state.

@@ -171,18 +171,21 @@ fn answers(document: Document, nodes: &[NodeName]) -> Vec<(NodeName, Result<Eval
             let why = not_deployable.remove(name.as_str());
             Ok(why.map_or(Evaluated::Disabled, Evaluated::NotDeployable))
         }
-        Some(value) => serde_json::from_value(value)
+        Some(value) => serde_path_to_error::deserialize(value)
             .map(Evaluated::Node)
             .map_err(|source| NixError::Manifest { of: Subject::Node(name.clone()), source }),
     };
     nodes.iter().map(|name| (name.clone(), answer(name))).collect()
 }
 
+/// Reads a document of ours, and says where in it a mistake is.
 pub(super) fn read<T: serde::de::DeserializeOwned>(text: &[u8], of: Subject) -> Result<T, NixError> {
     let understood = |source| NixError::Manifest { of: of.clone(), source };
-    let Head { version } = serde_json::from_slice(text).map_err(understood)?;
+    let document: Value = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(text))
+        .map_err(understood)?;
+    let Head { version } = serde_path_to_error::deserialize(&document).map_err(understood)?;
     if version != VERSION {
         return Err(NixError::ManifestVersion { found: version, expected: VERSION });
     }
-    serde_json::from_slice(text).map_err(understood)
+    serde_path_to_error::deserialize(document).map_err(understood)
 }

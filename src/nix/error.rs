@@ -55,9 +55,9 @@ pub enum NixError {
     Manifest {
         /// The node, or the deployment as a whole.
         of: Subject,
-        /// Why.
+        /// Where in it, and why.
         #[source]
-        source: serde_json::Error,
+        source: Misread,
     },
     /// The manifest is of another time.
     #[error("the deployment's manifest has version {found}, this driftless understands {expected}")]
@@ -274,6 +274,11 @@ impl NixError {
         }
     }
 
+    /// Whether it evaluates, but to something that makes no sense.
+    pub fn is_misread(&self) -> bool {
+        matches!(self, Self::Manifest { .. })
+    }
+
     /// Whether an evaluation ended as one does that has too little memory: it says so, or it was killed.
     pub(super) fn wants_memory(&self) -> bool {
         match self {
@@ -308,6 +313,9 @@ impl NixError {
         }
     }
 }
+
+/// A document that cannot be read: `rollout.windows[0].timeZone: ...`.
+pub type Misread = serde_path_to_error::Error<serde_json::Error>;
 
 /// What is evaluated.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -58,6 +58,7 @@ impl Node {
         stage: &watch::Sender<Stage>,
     ) -> Result<Entry, NodeError> {
         stage.send_replace(Stage::Preparing);
+        self.is_ready().await?;
         let systems = (&order.toplevel, &order.expected);
         self.hooks_before(&order.hooks, HookPoint::BeforeCopy, systems, stage).await?;
         let id = SwitchId::new(Timestamp::now(), rand::rng().random());

@@ -9,6 +9,7 @@ use super::installed::{Program, Sure};
 use super::protocol::Privilege;
 use super::{Node, NodeError, Output, Refusal};
 use crate::error_chain::error_chain;
+use crate::model::intent::{SuspensionId, SuspensionMark};
 use crate::model::journal::{Pin, SwitchId};
 use crate::model::observed::{BootId, NodeState};
 use crate::model::store_path::StorePath;
@@ -155,6 +156,19 @@ impl Node {
     /// Gives the node back to the controller.
     pub async fn unpin(&self) -> Result<(), NodeError> {
         self.ask("unpin the node", Privilege::Root, &["unpin"], ANSWER).await.map(|_| ())
+    }
+
+    /// Writes on the node that a person wants it left alone, should whoever knows it forget it.
+    pub async fn mark_suspended(&self, mark: &SuspensionMark) -> Result<(), NodeError> {
+        let until = mark.until.map_or_else(|| "-".into(), |until| until.as_second().to_string());
+        let words = ["suspend", mark.id.as_str(), &mark.by, &until, &mark.reason];
+        self.ask("mark the node as suspended", Privilege::Root, &words, ANSWER).await.map(|_| ())
+    }
+
+    /// Takes such a mark away.
+    pub async fn unmark_suspended(&self, id: &SuspensionId) -> Result<(), NodeError> {
+        let words = ["unsuspend", id.as_str()];
+        self.ask("take the mark of a suspension away", Privilege::Root, &words, ANSWER).await.map(|_| ())
     }
 
     /// Failures so far no longer count against their systems.

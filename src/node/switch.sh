@@ -23,6 +23,9 @@ export LC_ALL
 # when it stops, its state directory may be deleted, and a controller may well be a node of its own fleet.
 JOURNAL=/var/lib/driftless-node/switches
 PIN=/var/lib/driftless-node/pin
+# What people told a controller about this node, should the controller lose it: a line each.
+SUSPENDED=/var/lib/driftless-node/suspended
+MOST_SUSPENSIONS=50
 # The id of the last switch: on /var, because a machine that went down in the middle has no /run left to tell.
 OWNER=/var/lib/driftless-node/owner
 # "ID": that switch's system is to be booted once. "ID booted": it was, and is not proven yet.
@@ -120,6 +123,13 @@ system_ctl() { timeout -k 5 "${PATIENCE:-30}" systemctl "$@" </dev/null 9>&-; }
 is_id() {
   case $1 in
     *[!0-9A-Za-z-]* | '' | -*) return 1 ;;
+    *) return 0 ;;
+  esac
+}
+
+is_number() {
+  case $1 in
+    *[!0-9]* | '') return 1 ;;
     *) return 0 ;;
   esac
 }
@@ -1327,6 +1337,9 @@ verb_observe() { # [nix]
   if [ -r "$PIN" ]; then
     while read -r line; do reply "pin $line"; done <"$PIN"
   fi
+  if [ -r "$SUSPENDED" ]; then
+    while IFS= read -r line; do reply "suspended $line"; done <"$SUSPENDED"
+  fi
   if read_file "$REBOOT"; then reply "reboot $VALUE"; fi
   observe_journal
 }
@@ -1364,10 +1377,24 @@ reply_free() {
 }
 
 observe_journal() {
+  newest=
   for ID in $(entries); do
     ENTRY=$JOURNAL/$ID
-    reply_entry
+    reply_entry || continue
+    case $VALUE in *"${TAB}finished$TAB"*) newest=$ID ;; esac
   done
+  if [ -n "$newest" ]; then reply_baseline "$newest"; fi
+}
+
+# What had failed before a switch is not of its making.
+reply_baseline() { # ID
+  [ -r "$JOURNAL/$1/found" ] || return 0
+  while read -r key value; do
+    [ "$key" = failed-before ] || continue
+    set -f
+    for unit in $value; do reply "baseline-unit $unit"; done
+    set +f
+  done <"$JOURNAL/$1/found"
 }
 
 # Whether somebody watches it: asked by anybody, and without touching the lock. proc(5)'s list of locks would not do: in a
@@ -1565,6 +1592,47 @@ verb_unpin() {
   if [ -e "$PIN" ]; then reply "error pin $PIN"; else reply ok; fi
 }
 
+# A person wants the node left alone. This script does not heed it: whoever plans does, whatever else he has forgotten.
+verb_suspend() { # ID BY UNTIL REASON; UNTIL in seconds, or -
+  if ! is_id "$1" || { [ "$3" != - ] && ! is_number "$3"; }; then
+    reply 'error bad-argument'
+    return
+  fi
+  if ! other_suspensions "$1" || [ "$OTHERS" -ge "$MOST_SUSPENSIONS" ]; then
+    reply "error suspend $SUSPENDED cannot be read, or has too many lines"
+    return
+  fi
+  mkdir -p "${SUSPENDED%/*}" &&
+    put "$SUSPENDED" "$VALUE$1$TAB$3$TAB$(short "$2")$TAB$(short "$4")" && { reply ok; return; }
+  reply "error suspend $SUSPENDED"
+}
+
+verb_unsuspend() { # ID
+  if ! is_id "$1"; then
+    reply 'error bad-argument'
+  elif ! other_suspensions "$1"; then
+    reply "error unsuspend $SUSPENDED cannot be read"
+  elif [ "$OTHERS" -eq 0 ]; then
+    rm -f "$SUSPENDED"
+    if [ -e "$SUSPENDED" ]; then reply "error unsuspend $SUSPENDED"; else reply ok; fi
+  elif put "$SUSPENDED" "${VALUE%"$NEWLINE"}"; then
+    reply ok
+  else
+    reply "error unsuspend $SUSPENDED"
+  fi
+}
+
+other_suspensions() { # ID -> VALUE, the lines of all others; OTHERS, how many
+  VALUE='' OTHERS=0
+  [ -e "$SUSPENDED" ] || return 0
+  [ -r "$SUSPENDED" ] || return 1
+  while IFS= read -r line || [ -n "$line" ]; do
+    [ "${line%%"$TAB"*}" != "$1" ] || continue
+    VALUE=$VALUE$line$NEWLINE
+    OTHERS=$((OTHERS + 1))
+  done <"$SUSPENDED"
+}
+
 # `driftless retry`: failures so far no longer count.
 verb_forgive() {
   for dir in "$JOURNAL"/*/; do
@@ -1632,6 +1700,8 @@ main() {
     log) needs_entry "$1" && verb_log "$@" ;;
     pin) verb_pin "$@" ;;
     unpin) verb_unpin ;;
+    suspend) verb_suspend "$@" ;;
+    unsuspend) verb_unsuspend "$@" ;;
     forgive) verb_forgive ;;
     reboot) verb_reboot "$@" ;;
     *) reply "error unknown-verb $verb" ;;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-use super::moment::Moment;
+use super::plan_time::PlanTime;
 use crate::model::intent::{Intent, PlanHash};
 use crate::model::name::NodeName;
 use crate::model::release::{NodeRelease, Progress};
@@ -38,12 +38,12 @@ pub fn hash<'a>(
 }
 
 /// Whether a person has approved it, and that still counts.
-pub fn is_given(intent: &Intent, hash: &PlanHash, moment: &Moment) -> bool {
+pub fn is_given(intent: &Intent, hash: &PlanHash, time: &PlanTime) -> bool {
     intent
         .approvals
         .iter()
         .filter(|approval| approval.hash == *hash)
-        .any(|approval| moment.is_before(approval.until))
+        .any(|approval| time.is_before(approval.until))
 }
 
 #[cfg(test)]

@@ -99,3 +99,31 @@ fn needs_reboot(desired: Option<&StorePath>, goal: Goal, state: &NodeState) -> b
     };
     waits_for_boot || awaited(desired, state) || (known && kernel.booted != kernel.running)
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::model::sample;
+
+    #[test]
+    fn what_had_failed_before_the_last_switch_degrades_nobody_and_a_failing_check_does() {
+        let view = sample::in_sync("web1");
+        let (mut spec, seen) = (sample::spec("web1"), view.observation.unwrap());
+        let mut state = seen.state.clone().unwrap();
+        let kinds = |spec: &NodeSpec, state: &NodeState, failing: &[FailingCheck]| {
+            kinds(Some(&spec.toplevel), spec, state, failing)
+        };
+        state.failed_units = vec!["chronic.service".into(), "ignored.service".into()];
+        state.baseline = vec!["chronic.service".into()];
+        spec.ignore_units = vec!["ignored.*".into()];
+        assert_eq!(kinds(&spec, &state, &[]), BTreeSet::new());
+        let failing =
+            FailingCheck { name: "http web".into(), output: "no".into(), since: Timestamp::UNIX_EPOCH };
+        assert_eq!(kinds(&spec, &state, &[failing]), BTreeSet::from([DriftKind::Degraded]));
+        state.failed_units.push("fresh.service".into());
+        assert_eq!(kinds(&spec, &state, &[]), BTreeSet::from([DriftKind::Degraded]));
+        assert_eq!(failed_units(&spec, &state), ["fresh.service"]);
+    }
+}

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::approval;
-use super::moment::Moment;
+use super::plan_time::PlanTime;
 use super::standing::{self, Standing};
 use super::waves::Waves;
 use super::windows;
@@ -32,7 +32,7 @@ use crate::model::rollout::{OnFailure, Wave};
 pub struct Gate<'a> {
     release: &'a Release,
     intent: &'a Intent,
-    moment: &'a Moment,
+    time: &'a PlanTime,
     waves: &'a Waves,
     standings: BTreeMap<&'a NodeName, Standing>,
     rows: Vec<Row<'a>>,
@@ -56,7 +56,7 @@ impl<'a> Gate<'a> {
     pub fn new(
         release: &'a Release,
         observed: &Observed,
-        (intent, moment): (&'a Intent, &'a Moment),
+        (intent, time): (&'a Intent, &'a PlanTime),
         waves: &'a Waves,
         decisions: &BTreeMap<NodeName, Decision>,
     ) -> Self {
@@ -66,11 +66,11 @@ impl<'a> Gate<'a> {
             while seen.next_if(|(other, _)| *other < name).is_some() {}
             let observation = seen.next_if(|(other, _)| *other == name).map(|(_, seen)| &**seen);
             let stands =
-                standing::standing(release, (observed, intent, moment), (name, node), observation, decision);
+                standing::standing(release, (observed, intent, time), (name, node), observation, decision);
             standings.insert(name, stands);
         }
         let rows = rows(release, waves, &standings);
-        Self { release, intent, moment, waves, standings, rows }
+        Self { release, intent, time, waves, standings, rows }
     }
 
     /// Whether what the release has changed is taken back.
@@ -108,8 +108,8 @@ impl<'a> Gate<'a> {
         wave.and_then(|wave| self.rows.get(..=wave)).unwrap_or(&self.rows)
     }
 
-    /// A release that is taken back is brought to nobody, also not to the waves before.
     fn halted(&self, wave: Option<usize>) -> Option<Hold> {
+        // What is taken back goes nowhere any more, also not to the waves that had it.
         let rows = if self.takes_back() { &self.rows } else { self.up_to(wave) };
         let (number, row) = rows.iter().enumerate().find(|(_, row)| row.halted)?;
         let node = (*row.failed.first()?).clone();
@@ -134,7 +134,7 @@ impl<'a> Gate<'a> {
         }
         let soaking = before.iter().enumerate().filter_map(|(number, row)| Some((number, row.soaked?)));
         soaking
-            .filter(|(_, until)| self.moment.is_before(*until))
+            .filter(|(_, until)| self.time.is_before(*until))
             .max_by_key(|(_, until)| *until)
             .map(|(number, until)| Hold::Soak { wave: number + 1, until })
     }
@@ -162,7 +162,7 @@ impl<'a> Gate<'a> {
     fn asked(&self, what: String, hash: Option<crate::model::intent::PlanHash>) -> Option<Hold> {
         match hash {
             None => Some(Hold::Evaluating),
-            Some(hash) if approval::is_given(self.intent, &hash, self.moment) => None,
+            Some(hash) if approval::is_given(self.intent, &hash, self.time) => None,
             Some(hash) => Some(Hold::Approval { what, hash }),
         }
     }
@@ -199,21 +199,21 @@ impl<'a> Gate<'a> {
             return None;
         }
         let its = windows.iter().filter(|window| window.on.matches(name, &spec.tags));
-        let standing = windows::standing(its, self.moment.now());
-        standing.changes_at.into_iter().for_each(|at| self.moment.look_again(at));
+        let standing = windows::standing(its, self.time.now());
+        standing.changes_at.into_iter().for_each(|at| self.time.look_again(at));
         let by = standing.by.unwrap_or_default();
         (!standing.open).then_some(Hold::Window { by, until: standing.changes_at })
     }
 
     fn is_overridden(&self, name: &NodeName, spec: &NodeSpec) -> bool {
         let meant = |given: &&crate::model::intent::Override| given.on.matches(name, &spec.tags);
-        self.intent.overrides.iter().filter(meant).any(|given| self.moment.is_before(given.until))
+        self.intent.overrides.iter().filter(meant).any(|given| self.time.is_before(given.until))
     }
 
     fn reboot_window(&self, spec: &NodeSpec) -> Option<Hold> {
         let span = spec.reboot.window.as_ref()?;
-        let (open, changes_at) = windows::span_standing(span, self.moment.now());
-        changes_at.into_iter().for_each(|at| self.moment.look_again(at));
+        let (open, changes_at) = windows::span_standing(span, self.time.now());
+        changes_at.into_iter().for_each(|at| self.time.look_again(at));
         (!open).then_some(Hold::Window { by: "reboot.window".into(), until: changes_at })
     }
 
@@ -230,7 +230,7 @@ impl<'a> Gate<'a> {
                     Some(_) => WavePhase::Approval { hash: None },
                     None => WavePhase::Running,
                 },
-                (None, Some(until)) if self.moment.is_before(until) => WavePhase::Soaking { until },
+                (None, Some(until)) if self.time.is_before(until) => WavePhase::Soaking { until },
                 (None, _) => WavePhase::Done,
             }
         };

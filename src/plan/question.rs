@@ -137,6 +137,11 @@ impl<'a> Question<'a> {
         } else {
             Purpose::Release
         };
+        // A system of an earlier release is healed to, and brought to an end; it is not rolled out any more: nobody knows now
+        // whether it failed elsewhere.
+        if let (Purpose::Release, Some(waits)) = (purpose, &self.target.waits) {
+            return Err(waits.clone().into());
+        }
         let (toplevel, expected) = (toplevel.clone(), seen.state.running.clone());
         Ok(Action::Deploy { toplevel, expected, goal: spec.goal, purpose })
     }

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::moment::Moment;
+use super::plan_time::PlanTime;
 use super::{CONTROLLER, drift, history, reboots, suspended};
 use crate::model::decision::{Decision, Hold};
 use crate::model::intent::Intent;
@@ -39,7 +39,7 @@ pub enum Standing {
 /// Where a node of a release stands. `decision` is what would be done about it by itself.
 pub fn standing(
     release: &Release,
-    (observed, intent, moment): (&Observed, &Intent, &Moment),
+    (observed, intent, time): (&Observed, &Intent, &PlanTime),
     (name, node): (&NodeName, &NodeRelease),
     observation: Option<&Observation>,
     decision: &Decision,
@@ -52,10 +52,10 @@ pub fn standing(
                 observation.and_then(|seen| seen.state.as_ref()).map_or(&[][..], |state| &state.suspended);
             let spec = node.spec.as_deref();
             let worked_on = observed.in_flight.contains_key(name);
-            match suspended::suspended(intent, name, spec, marks, moment.now()) {
+            match suspended::suspended(intent, name, spec, marks, time.now()) {
                 // Somebody has said that it is to be left alone: then nobody waits for it either.
                 Some(suspension) if !worked_on => {
-                    suspension.until.into_iter().for_each(|until| moment.look_again(until));
+                    suspension.until.into_iter().for_each(|until| time.look_again(until));
                     Standing::Passed
                 }
                 Some(_) | None => stands,

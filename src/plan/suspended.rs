@@ -6,9 +6,12 @@
 
 use jiff::Timestamp;
 
-use crate::model::intent::{DEPLOYMENT, Intent, NodeSuspension, SuspensionMark};
+use crate::model::decision::{Decision, Hold};
+use crate::model::intent::{DEPLOYMENT, Intent, NodeSuspension, SuspensionId, SuspensionMark};
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
+use crate::model::observed::NodeState;
+use crate::model::snapshot::NodeView;
 
 /// Why this node is left alone at this time; of several reasons the one that lasts longest. Of a node that does not evaluate
 /// nothing but its name is known.
@@ -46,10 +49,46 @@ pub fn suspended(
         .max_by_key(|suspension| suspension.until.unwrap_or(Timestamp::MAX))
 }
 
+/// What is to be changed about the marks of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MarkChange {
+    /// A suspension that it does not know.
+    Write(SuspensionMark),
+    /// One that is over, or means other nodes.
+    Remove(SuspensionId),
+}
+
+/// What makes the marks of a node equal to what people want. Nothing while that cannot be read, and nothing on a machine that
+/// may be another one, or does not answer.
+pub fn mark_changes(intent: &Intent, name: &NodeName, view: &NodeView, now: Timestamp) -> Vec<MarkChange> {
+    let Some(state) = markable(view).filter(|_| !intent.is_unreadable()) else { return Vec::new() };
+    let lasts = |until: Option<Timestamp>| until.is_none_or(|until| now < until);
+    let meant = |id: &SuspensionId| {
+        let known = intent.suspensions.get(id);
+        known.is_some_and(|one| lasts(one.until) && one.means(name, view.spec.as_deref()))
+    };
+    let is_over =
+        |mark: &&SuspensionMark| !lasts(mark.until) || !(intent.counts(name, mark) || meant(&mark.id));
+    let over = state.suspended.iter().filter(is_over).map(|mark| MarkChange::Remove(mark.id.clone()));
+    let marked = |id: &SuspensionId| state.suspended.iter().any(|mark| mark.id == *id);
+    let missing = intent.suspensions.iter().filter(|(id, _)| meant(id) && !marked(id));
+    let missing = missing.map(|(id, one)| {
+        let (id, by, reason) = (id.clone(), one.by.clone(), one.reason.clone());
+        MarkChange::Write(SuspensionMark { id, by, reason, until: one.until })
+    });
+    over.chain(missing).collect()
+}
+
+fn markable(view: &NodeView) -> Option<&NodeState> {
+    let seen = view.observation.as_ref()?;
+    let wrong = matches!(&view.decision, Decision::Hold { hold: Hold::WrongMachine { .. } });
+    seen.state.as_ref().filter(|_| seen.contact.is_reachable() && !wrong && view.spec.is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::intent::{Suspension, SuspensionId};
+    use crate::model::intent::Suspension;
     use crate::model::sample;
 
     fn at(text: &str) -> Timestamp {
@@ -113,6 +152,41 @@ mod tests {
         assert_eq!(of(&intent, &[mark(1, None)], "12:00"), None);
         let other = suspended(&intent, &"web2".parse().unwrap(), None, &[mark(1, None)], at("12:00"));
         assert_eq!(other.unwrap().reason, "mark 1");
+    }
+
+    fn changes(intent: &Intent, marks: &[SuspensionMark], now: &str) -> Vec<MarkChange> {
+        let mut view = sample::in_sync("web1");
+        let seen = std::sync::Arc::make_mut(view.observation.as_mut().unwrap());
+        seen.state.as_mut().unwrap().suspended = marks.to_vec();
+        mark_changes(intent, &"web1".parse().unwrap(), &view, at(now))
+    }
+
+    #[test]
+    fn the_marks_of_a_node_follow_what_people_want_and_what_nobody_knows_stays() {
+        let mut intent = Intent::default();
+        assert_eq!(changes(&intent, &[mark(9, None)], "12:00"), []);
+        intent.suspensions.insert(id(1), suspension("@web", Some(at("13:00"))));
+        intent.suspensions.insert(id(2), suspension("web2", None));
+        let written = SuspensionMark { reason: "all of @web".into(), ..mark(1, Some(at("13:00"))) };
+        assert_eq!(changes(&intent, &[mark(9, None)], "12:00"), [MarkChange::Write(written.clone())]);
+        assert_eq!(changes(&intent, &[written.clone()], "12:00"), []);
+        assert_eq!(changes(&intent, &[written.clone()], "13:00"), [MarkChange::Remove(id(1))]);
+        assert_eq!(
+            changes(&intent, &[written.clone(), mark(2, None)], "12:00"),
+            [MarkChange::Remove(id(2))],
+            "it means another node by now"
+        );
+        intent.suspensions.clear();
+        intent.resumed.insert(id(1), at("12:00"));
+        intent.released.insert(id(9), ["web1".parse().unwrap()].into());
+        let both = [MarkChange::Remove(id(1)), MarkChange::Remove(id(9))];
+        assert_eq!(changes(&intent, &[written, mark(9, None)], "12:00"), both);
+    }
+
+    #[test]
+    fn while_nobody_knows_what_people_want_no_mark_is_touched() {
+        let unreadable = Intent::unreadable("damaged".into(), at("12:00"));
+        assert_eq!(changes(&unreadable, &[mark(9, Some(at("11:00")))], "12:00"), []);
     }
 
     #[test]

@@ -125,6 +125,7 @@ fn hooks_keep_a_node_from_being_switched_until_they_may_run() {
     );
     assert_eq!(refused(node("web1").running("new").wants("new").boots("old")), "act", "it brings nothing");
     let older = differs().progress(Progress::NotBuilt { error: "e".into() }).last_good("good");
+    let older = older.entry(switch("good").finished(-90_000)).since(-90_000);
     assert_eq!(refused(older), "act", "they belong to the declared system");
     let mut allowed = fleet([differs().hook("drain")]);
     allowed.observed.hooks = HookPolicy::Run;
@@ -182,11 +183,12 @@ fn a_failed_try_to_re_attach_is_followed_by_a_breath_and_not_by_a_backoff() {
 fn a_node_that_does_not_build_is_healed_to_its_last_good_system_and_held_there() {
     let broken =
         || node("web1").wants("new").last_good("good").progress(Progress::NotBuilt { error: "e".into() });
-    let world = fleet([broken().running("old")]);
+    let world = fleet([broken().running("old").entry(switch("good").finished(-90_000)).since(-90_000)]);
     assert!(
         matches!(only(&world), Decision::Act { action: Action::Deploy { toplevel, .. } } if toplevel == system("good"))
     );
     assert_eq!(reason(&fleet([broken().running("good")])), "not-built");
+    assert_eq!(reason(&fleet([broken().running("old")])), "not-built", "it never had that one");
 }
 
 #[test]
@@ -209,6 +211,7 @@ fn one_broken_node_holds_the_release_only_where_all_are_required() {
     let changed = node("b").running("old").last_good("old").wants("new");
     let unchanged = node("c").running("same").last_good("same").wants("same");
     let strayed = node("d").running("stray").last_good("old").wants("new");
+    let strayed = strayed.entry(switch("old").finished(-90_000)).since(-90_000);
     let world = fleet([broken, changed, unchanged, strayed]);
     assert_eq!(world.words(), ["not-evaluated", "act", "in-sync", "act"]);
 

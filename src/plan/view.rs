@@ -109,11 +109,18 @@ fn view(
         switching: fleet.switching,
         failing,
     };
+    let suspended = suspended::suspended(pass.intent, name, node.spec.as_deref(), marks, pass.now);
     NodeView {
         decision: decision.clone(),
         state: state_word(decision),
         since: since(decision, in_flight.map(|flight| flight.since), previous, pass.now),
-        why: why::sentence(decision, &subject),
+        why: match (decision, &suspended) {
+            // A node in sync needs no reason, but for this.
+            (Decision::InSync, Some(suspension)) => why::suspended(suspension),
+            (Decision::InSync | Decision::InFlight | Decision::Act { .. } | Decision::Hold { .. }, _) => {
+                why::sentence(decision, &subject)
+            }
+        },
         spec: node.spec.clone(),
         progress: node.progress.clone(),
         desired: desired.cloned(),
@@ -123,7 +130,7 @@ fn view(
         drift,
         observation: observation.cloned(),
         in_flight: in_flight.cloned(),
-        suspended: suspended::suspended(pass.intent, name, node.spec.as_deref(), marks, pass.now),
+        suspended,
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::name::NodeName;
+use crate::model::name::{NodeName, Tag};
 use crate::model::release::Release;
+use crate::model::rollout::Wave;
 
 /// The waves of a release and their nodes. A wave may be empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,18 +15,27 @@ pub struct Waves {
 }
 
 impl Waves {
-    /// Puts each node into its wave. One selector is asked after the other only until one answers.
+    /// Puts each node into its wave.
     pub fn of(release: &Release) -> Self {
-        let declared = &release.rollout.waves;
+        let nodes = release.nodes.iter();
+        let nodes = nodes.map(|(name, node)| (name, node.spec.as_ref().map(|spec| &spec.tags)));
+        Self::assign(&release.rollout.waves, nodes)
+    }
+
+    /// The same for nodes with their tags, as far as those are known. One selector is asked after the other only until one
+    /// answers.
+    pub fn assign<'a>(
+        declared: &[Wave],
+        nodes: impl Iterator<Item = (&'a NodeName, Option<&'a BTreeSet<Tag>>)>,
+    ) -> Self {
         let mut waves = Self {
             waves: vec![BTreeSet::new(); declared.len()],
             of: BTreeMap::new(),
             unknown: BTreeSet::new(),
         };
-        for (name, node) in &release.nodes {
-            let tags = node.spec.as_ref().map(|spec| &spec.tags);
-            let asked = declared.iter().map(|wave| wave.on.means(name, tags)).enumerate();
-            match asked.into_iter().find(|(_, meant)| *meant != Some(false)) {
+        for (name, tags) in nodes {
+            let mut asked = declared.iter().map(|wave| wave.on.means(name, tags)).enumerate();
+            match asked.find(|(_, meant)| *meant != Some(false)) {
                 Some((index, Some(_))) => {
                     waves.of.insert(name.clone(), index);
                     waves.waves[index].insert(name.clone());
@@ -69,7 +79,7 @@ mod tests {
 
     use super::*;
     use crate::model::release::{NodeRelease, Progress};
-    use crate::model::rollout::{RolloutSpec, Wave};
+    use crate::model::rollout::RolloutSpec;
     use crate::model::sample;
 
     /// A fleet; a node with `?` has never been evaluated.

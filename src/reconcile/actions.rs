@@ -1,6 +1,7 @@
 //! The book of what is being done, one action per node at a time, and of what failed before a node's journal could say so.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -41,63 +42,53 @@ pub struct Failed {
 #[derive(Debug, Default)]
 pub struct Actions {
     in_flight: BTreeMap<NodeName, InFlight>,
-    /// Of those in flight.
-    what: BTreeMap<NodeName, BegunWhat>,
-    begun: BTreeMap<NodeName, Begun>,
     attempts: BTreeMap<NodeName, Attempt>,
     hook_failures: BTreeMap<NodeName, HookFailure>,
-}
-
-/// How far an action is that was just begun.
-pub fn first_stage(action: &Action) -> Stage {
-    match action {
-        Action::Deploy { .. } | Action::Attach { .. } => Stage::Preparing,
-        Action::Reboot { .. } => Stage::Rebooting,
-    }
+    begun: BTreeMap<NodeName, Begun>,
 }
 
 impl Actions {
-    /// Takes over what a predecessor began.
+    /// Knows what a predecessor began.
     pub fn resuming(begun: BTreeMap<NodeName, Begun>) -> Self {
         Self { begun, ..Self::default() }
     }
 
     /// Begins one.
     pub fn begin(&mut self, name: &NodeName, action: &Action, now: Timestamp) {
-        let what = match action {
-            Action::Deploy { .. } | Action::Attach { .. } => BegunWhat::Switch,
-            Action::Reboot { boot, .. } => BegunWhat::Reboot { boot: boot.clone() },
+        let toplevel = action.toplevel().clone();
+        let stage = match action {
+            Action::Deploy { .. } | Action::Attach { .. } => Stage::Preparing,
+            Action::Reboot { boot, .. } => {
+                let what = BegunWhat::Reboot { boot: boot.clone() };
+                self.begun.insert(name.clone(), Begun { toplevel: toplevel.clone(), at: now, what });
+                Stage::Rebooting
+            }
         };
-        let (toplevel, stage) = (action.toplevel().clone(), first_stage(action));
-        self.what.insert(name.clone(), what);
         self.in_flight.insert(name.clone(), InFlight { toplevel, since: now, stage });
     }
 
-    /// It is so far. What has reached its node is noted: before that, the node's silence means nothing.
+    /// It is so far. Before its node's switch begins, the node's silence means nothing.
     pub fn reached(&mut self, name: &NodeName, stage: Stage) {
-        let (Some(flight), Some(what)) = (self.in_flight.get_mut(name), self.what.get(name)) else { return };
-        flight.stage = stage;
-        let begun = match flight.stage {
-            Stage::Switching { .. } | Stage::Rebooting => true,
-            Stage::Preparing | Stage::Copying { .. } | Stage::Building { .. } | Stage::Hook { .. } => false,
-        };
-        if begun && self.begun.get(name).is_none_or(|noted| noted.at < flight.since) {
-            let (toplevel, at, what) = (flight.toplevel.clone(), flight.since, what.clone());
-            self.begun.insert(name.clone(), Begun { toplevel, at, what });
+        let Some(flight) = self.in_flight.get_mut(name) else { return };
+        let switches = matches!(stage, Stage::Switching { .. });
+        if switches && self.begun.get(name).is_none_or(|begun| begun.at < flight.since) {
+            let (toplevel, at) = (flight.toplevel.clone(), flight.since);
+            self.begun.insert(name.clone(), Begun { toplevel, at, what: BegunWhat::Switch });
         }
+        flight.stage = stage;
+    }
+
+    /// Forgets what was begun and has ended well, by what is seen of the nodes.
+    pub fn settle(&mut self, seen: &BTreeMap<NodeName, Arc<Observation>>, now: Timestamp) {
+        self.begun.retain(|name, begun| {
+            let seen = seen.get(name).map(|seen| &**seen);
+            self.in_flight.contains_key(name) || !settling::is_settled(begun, seen, now)
+        });
     }
 
     /// What was begun and has not ended well for long enough.
     pub fn begun(&self) -> &BTreeMap<NodeName, Begun> {
         &self.begun
-    }
-
-    /// Forgets what has ended well, by what is seen of the nodes.
-    pub fn settle<'a>(&mut self, seen: impl Fn(&NodeName) -> Option<&'a Observation>, now: Timestamp) {
-        let in_flight = &self.in_flight;
-        self.begun.retain(|name, begun| {
-            in_flight.contains_key(name) || !settling::is_settled(begun, seen(name), now)
-        });
     }
 
     /// It has ended.
@@ -109,7 +100,6 @@ impl Actions {
         now: Timestamp,
     ) {
         self.in_flight.remove(name);
-        self.what.remove(name);
         self.hook_failures.remove(name);
         if let Err(error) = hooks {
             self.hook_failures.insert(name.clone(), HookFailure { toplevel: toplevel.clone(), error });
@@ -166,6 +156,15 @@ impl Actions {
         self.begun.retain(|name, _| release.nodes.contains_key(name));
     }
 
+    /// Gives up what is still being brought to such nodes, and says to which. What is about to begin, or has, is not given up.
+    pub fn give_up_bringing(&mut self, such: impl Fn(&NodeName) -> bool) -> Vec<NodeName> {
+        let brought = self.in_flight.extract_if(.., |name, flight| match flight.stage {
+            Stage::Copying { .. } | Stage::Building { .. } => such(name),
+            Stage::Preparing | Stage::Switching { .. } | Stage::Hook { .. } | Stage::Rebooting => false,
+        });
+        brought.map(|(name, _)| name).collect()
+    }
+
     /// Gives up what has not reached its node's switch yet, and says on which nodes.
     pub fn give_up_unstarted(&mut self) -> Vec<NodeName> {
         let unstarted = self.in_flight.extract_if(.., |_, flight| match flight.stage {
@@ -177,5 +176,36 @@ impl Actions {
             | Stage::Rebooting => true,
         });
         unstarted.map(|(name, _)| name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::node::Goal;
+    use crate::model::sample;
+
+    #[test]
+    fn what_is_still_being_brought_to_a_suspended_node_is_given_up_and_what_has_begun_is_not() {
+        let mut actions = Actions::default();
+        let copying = Stage::Copying { bytes: 1, total: 2 };
+        for (name, stage) in [
+            ("copied", copying.clone()),
+            ("other", copying),
+            ("prepared", Stage::Preparing),
+            (
+                "switched",
+                Stage::Switching { phase: crate::model::journal::Phase::Testing, detail: String::new() },
+            ),
+        ] {
+            let (toplevel, expected) = (sample::path('a', "new"), sample::path('b', "old"));
+            let (goal, purpose) = (Goal::Switch, crate::model::decision::Purpose::Release);
+            let name: NodeName = name.parse().unwrap();
+            actions.begin(&name, &Action::Deploy { toplevel, expected, goal, purpose }, sample::now());
+            actions.reached(&name, stage);
+        }
+        let given_up = actions.give_up_bringing(|name| name.as_str() != "other");
+        assert_eq!(given_up, ["copied".parse::<NodeName>().unwrap()]);
+        assert!(actions.contains(&"prepared".parse().unwrap()));
     }
 }

@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::clock::{Moment, moved};
+use crate::model::health::FailingCheck;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::observed::{Contact, Elsewhere, NodeState, Observation};
@@ -111,6 +112,21 @@ impl Lookout {
     /// Every node is due.
     pub fn look_now(&mut self, now: Instant) {
         self.watched.values_mut().for_each(|watched| watched.due = now);
+    }
+
+    /// These of a node's health checks fail.
+    pub fn checked(&mut self, name: &NodeName, failing: Vec<FailingCheck>) {
+        let seen = self.watched.get_mut(name).and_then(|watched| watched.seen.as_mut());
+        if let Some(seen) = seen.filter(|seen| seen.health != failing) {
+            Arc::make_mut(seen).health = failing;
+        }
+    }
+
+    /// One node is due.
+    pub fn look_at(&mut self, name: &NodeName, now: Instant) {
+        if let Some(watched) = self.watched.get_mut(name) {
+            watched.due = now;
+        }
     }
 
     /// The nodes to be read now; not those that are being worked on. And when the next will be due.

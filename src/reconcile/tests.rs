@@ -8,10 +8,9 @@ use jiff::SignedDuration;
 use super::actions::{Ended, Failed};
 use super::clock::Moment;
 use super::lookout::Sight;
-use super::{HEARTBEAT, Kept, Reconciler, Settings};
+use super::{HEARTBEAT, Left, Reconciler, Settings};
 use crate::model::decision::Decision;
 use crate::model::hook::HookPolicy;
-use crate::model::intent::Intent;
 use crate::model::journal::Phase;
 use crate::model::name::NodeName;
 use crate::model::observed::{AttemptKind, NodeState, Stage};
@@ -36,7 +35,7 @@ impl Controller {
         };
         Self {
             began,
-            reconciler: Reconciler::new(settings, Kept::default(), now, 7),
+            reconciler: Reconciler::new(settings, Left::default(), now, 7),
             states: world.observed.nodes.iter().filter_map(state).collect(),
             release: world.release,
         }
@@ -55,7 +54,7 @@ impl Controller {
 
     /// Looks, acts, and the word of each decision, in the order of names.
     fn pass(&mut self) -> (Vec<String>, Vec<String>, Vec<&'static str>) {
-        let orders = self.reconciler.pass(&self.release, &Intent::default());
+        let orders = self.reconciler.pass(&self.release);
         let names = |names: Vec<&NodeName>| names.into_iter().map(ToString::to_string).collect();
         let starts = names(orders.start.iter().map(|(name, _)| name).collect());
         (
@@ -66,7 +65,7 @@ impl Controller {
     }
 
     fn look(&mut self) -> &mut Self {
-        for name in self.reconciler.pass(&self.release, &Intent::default()).look {
+        for name in self.reconciler.pass(&self.release).look {
             let sight = self.sight(&name);
             self.reconciler.looked(&name, sight);
         }
@@ -106,7 +105,7 @@ fn a_node_is_looked_at_then_acted_on_and_left_alone_until_that_has_ended() {
     let ended = Ended { toplevel: system("new"), outcome: Err(failed), hooks: Ok(()), sight };
     controller.reconciler.ended(&name("web1"), ended);
     assert_eq!(controller.at(201).pass().2, ["backoff"]);
-    let orders = controller.reconciler.pass(&controller.release, &Intent::default());
+    let orders = controller.reconciler.pass(&controller.release);
     assert_eq!(orders.next, controller.began + Duration::from_secs(201) + HEARTBEAT);
     controller.reconciler.try_now();
     assert_eq!(controller.at(202).pass(), (vec!["web1".to_owned()], vec!["web1".to_owned()], vec!["act"]));

@@ -132,6 +132,7 @@ fn blocked_because(reason: BlockedReason) -> &'static str {
     match reason {
         BlockedReason::InvalidFile => "its deployment file is missing or not usable",
         BlockedReason::EvalFailed => "it does not evaluate",
+        BlockedReason::Misdeclared => "it declares what cannot be meant",
         BlockedReason::NonFastForward => "the branch was rewritten",
         BlockedReason::MassRemoval => "it removes most of the fleet",
     }
@@ -184,7 +185,7 @@ fn row(name: &NodeName, view: &NodeView, now: Timestamp) -> Markup {
                     @for tag in &spec.tags { " " span.tag { (tag) } }
                 }
             }
-            td.state { span.badge { (view.state.as_str()) } }
+            td.state { span.badge { (view.state.as_str()) (view.note()) } }
             td.since title=(view.since) { (ago(view.since, now)) }
             td.revision data-label="running" { code { (revision(&view.running_revision)) } }
             td.revision data-label="desired" { code { (revision(&view.desired_revision)) } }

@@ -1,3 +1,5 @@
+//! What deployments and switches say of health checks is read, and what they say wrongly is told by name.
+
 use serde_json::json;
 
 use super::*;
@@ -104,4 +106,57 @@ fn an_address_of_ipv6_stands_in_brackets_in_a_url() {
     assert_eq!(url.filled("web", "fd00::1"), "http://[fd00::1]:80/web");
     assert_eq!(url.filled("web", "[fd00::1]"), "http://[fd00::1]:80/web");
     assert_eq!(url.filled("web", "192.0.2.7"), "http://192.0.2.7:80/web");
+}
+
+fn asks(expect: &str) -> PrometheusCheck {
+    serde_json::from_value(json!({ "url": "http://p:9090", "query": "ALERTS", "expect": expect })).unwrap()
+}
+
+// As Prometheus 2.42 answers.
+const NOTHING: &str = r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#;
+const FOUND: &str = r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"up","instance":"127.0.0.1:1","job":"gone"},"value":[1700000000.123,"0"]}]}}"#;
+const OWN: &str = r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"ALERTS","alertname":"DriftlessNodeFailed","alertstate":"firing"},"value":[1700000000.123,"1"]}]}}"#;
+
+#[test]
+fn what_prometheus_finds_is_judged_without_the_alerts_of_driftless_itself() {
+    assert_eq!(asks("empty").judge(200, NOTHING), Ok(()));
+    assert_eq!(asks("non-empty").judge(200, FOUND), Ok(()));
+    assert_eq!(asks("empty").judge(200, OWN), Ok(()));
+    assert_eq!(asks("non-empty").judge(200, OWN), Err(Unfit::Nothing));
+    assert_eq!(
+        asks("non-empty").judge(200, NOTHING).unwrap_err().to_string(),
+        "expected something, found nothing"
+    );
+    let said = asks("empty").judge(200, FOUND).unwrap_err().to_string();
+    let expected = r#"expected nothing, found 1: {"__name__":"up","instance":"127.0.0.1:1","job":"gone"} 0"#;
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn a_prometheus_that_gives_no_clear_answer_has_not_answered() {
+    let failed = r#"{"status":"error","errorType":"bad_data","error":"invalid parameter \"query\": 1:4: parse error"}"#;
+    let cases = [
+        (400, failed, "parse error"),
+        (
+            200,
+            r#"{"status":"success","data":{"resultType":"vector","result":[]},"warnings":["one store is down"]}"#,
+            "one store is down",
+        ),
+        (
+            200,
+            r#"{"status":"success","data":{"resultType":"scalar","result":[1700000000.1,"1"]}}"#,
+            "asks for a scalar",
+        ),
+        (200, r#"{"status":"success","data":{"resultType":"vector","result":null}}"#, "no list"),
+        (200, r#"{"status":"success"}"#, "no data"),
+        (503, "Service Unavailable", "status 503"),
+        (200, "<html>It works!</html>", "none of Prometheus"),
+        (502, NOTHING, "status 502"),
+    ];
+    for (status, body, words) in cases {
+        for expect in ["empty", "non-empty"] {
+            let said = asks(expect).judge(status, body).unwrap_err().to_string();
+            assert!(said.contains(words), "{said}, not {words}");
+        }
+    }
 }

@@ -1,9 +1,9 @@
 //! The texts of health checks: addresses that name the node, patterns, statuses. Parsed at the border, trusted afterwards.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use http::Uri;
+use http::{HeaderName, HeaderValue, Uri};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +67,42 @@ parsed_string!(
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Pattern(Regex);
+
+/// Headers of an HTTP request.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
+pub struct Headers(BTreeMap<String, String>);
+
+impl Headers {
+    /// Each with its value.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl TryFrom<BTreeMap<String, String>> for Headers {
+    type Error = ParseError;
+
+    fn try_from(headers: BTreeMap<String, String>) -> Result<Self, ParseError> {
+        let wrong = |(name, value): &(&String, &String)| {
+            HeaderName::try_from(name.as_str()).is_err() || HeaderValue::try_from(value.as_str()).is_err()
+        };
+        match headers.iter().find(wrong) {
+            None => Ok(Self(headers)),
+            Some((name, value)) => Err(ParseError {
+                what: "header of HTTP",
+                input: format!("{name}: {value}"),
+                expected: "a name of letters, digits and dashes, and a value on one line",
+            }),
+        }
+    }
+}
+
+impl From<Headers> for BTreeMap<String, String> {
+    fn from(headers: Headers) -> Self {
+        headers.0
+    }
+}
 
 /// Text that is no regular expression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -13,17 +13,47 @@ use crate::model::selector::Selector;
 /// A span of time, said by a calendar, in which nodes may or may not be worked on. A node that some `allow` windows select
 /// may be while one of them is open; none may be while a `deny` window that selects it is open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(from = "FlatWindow", into = "FlatWindow")]
 pub struct Window {
     /// Which nodes.
-    #[serde(default = "Selector::everything")]
     pub on: Selector,
     /// Whether it opens or shuts.
-    #[serde(default)]
     pub effect: Effect,
     /// When.
-    #[serde(flatten)]
     pub span: Span,
+}
+
+/// A window as it is written. (`serde(flatten)` would not say in which field a mistake is.)
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FlatWindow {
+    #[serde(default = "Selector::everything")]
+    on: Selector,
+    #[serde(default)]
+    effect: Effect,
+    #[serde(default)]
+    days: BTreeSet<Day>,
+    #[serde(default)]
+    hours: Option<Hours>,
+    #[serde(default)]
+    from: Option<Date>,
+    #[serde(default)]
+    until: Option<Date>,
+    time_zone: Zone,
+}
+
+impl From<FlatWindow> for Window {
+    fn from(flat: FlatWindow) -> Self {
+        let FlatWindow { on, effect, days, hours, from, until, time_zone } = flat;
+        Self { on, effect, span: Span { days, hours, from, until, time_zone } }
+    }
+}
+
+impl From<Window> for FlatWindow {
+    fn from(window: Window) -> Self {
+        let Window { on, effect, span: Span { days, hours, from, until, time_zone } } = window;
+        Self { on, effect, days, hours, from, until, time_zone }
+    }
 }
 
 /// What a window does while it is open.
@@ -54,7 +84,7 @@ impl fmt::Display for Window {
 
 /// Times of a calendar. A day of it begins where its hours begin: hours past midnight belong to the day before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Span {
     /// On these days of the week; empty: on all.
     #[serde(default)]

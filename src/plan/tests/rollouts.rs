@@ -173,6 +173,11 @@ fn a_failed_release_is_taken_back_where_the_deployment_says_so() {
     let a = a.running("old").entry(switch("old").from("new").finished(-5).of_this_release());
     let world = fleet([a, b]).rollout(rolling_back.clone());
     assert_eq!(hold(&world, "a").as_str(), "halted");
+    // Also where it failed in a later wave.
+    let [a, b, ..] = nodes();
+    let a = a.running("old").entry(switch("old").from("new").finished(-5).of_this_release());
+    let waves = json!({ "onFailure": "rollback", "waves": [{ "on": "a" }, { "on": "*" }] });
+    assert_eq!(hold(&fleet([a, b]).rollout(waves), "a").as_str(), "halted");
     // What it goes back to may fail there as anything may.
     let [a, b, ..] = nodes();
     let a = a.entry(switch("old").ended(Outcome::RolledBack, Some(Cause::Activation)).finished(-5));
@@ -358,6 +363,17 @@ fn windows_hold_what_is_new_and_what_is_healed_and_reboots_but_not_the_way_back(
     let world = fleet([night]);
     assert_eq!(hold(&world, "c").as_str(), "window");
     assert_eq!(acts(&world.later(11 * 3600)), ["c"]);
+}
+
+#[test]
+fn a_system_of_an_earlier_release_is_healed_to_and_not_rolled_out() {
+    let waiting = |name| node(name).running("old").wants("newer").last_good("new");
+    for progress in [Progress::Evaluating, Progress::Building, Progress::NotBuilt { error: "e".into() }] {
+        let world = fleet([waiting("a").progress(progress.clone())]);
+        assert_eq!(acts(&world), [""; 0], "it may have failed elsewhere");
+        let had = waiting("a").entry(switch("new").finished(-90_000)).since(-90_000);
+        assert_eq!(acts(&fleet([had.progress(progress)])), ["a"]);
+    }
 }
 
 #[test]

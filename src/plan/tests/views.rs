@@ -215,6 +215,7 @@ fn secrets_come_to_nodes_that_are_in_sync_and_to_none_that_a_person_wants_left_a
         (in_sync().suspended(), false),
         (in_sync().pinned(PinEnd::At(at(60))), false),
         (in_sync().pinned(PinEnd::At(at(-60))), true),
+        (in_sync().failed("a.service"), true),
         (in_sync().unreachable(), false),
         (in_sync().in_flight(), false),
     ] {

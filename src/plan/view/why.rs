@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use crate::model::decision::{Action, Decision, Hold, Purpose};
 use crate::model::drift::DriftKind;
 use crate::model::health::FailingCheck;
+use crate::model::intent::NodeSuspension;
 use crate::model::journal::{Cause, Outcome, PinEnd};
 use crate::model::name::NodeName;
 use crate::model::observed::{InFlight, Stage};
@@ -51,6 +52,12 @@ pub fn sentence(decision: &Decision, subject: &Subject<'_>) -> String {
         }
         Decision::Hold { hold } => hold_sentence(hold, subject),
     }
+}
+
+/// Why a node is left alone that needs no other reason.
+pub fn suspended(NodeSuspension { by, reason, until, id: _ }: &NodeSuspension) -> String {
+    let until = until.map(|until| format!(" until {}", clock(until))).unwrap_or_default();
+    format!("suspended by {}{until}{}", quote(by), because(reason))
 }
 
 fn hold_sentence(hold: &Hold, subject: &Subject<'_>) -> String {

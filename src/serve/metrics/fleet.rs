@@ -118,10 +118,12 @@ struct Series {
     drift: GaugeVec,
     reboot_required: GaugeVec,
     failed_units: GaugeVec,
+    failing_checks: GaugeVec,
     free_bytes: GaugeVec,
     running_commit: GaugeVec,
     desired_commit: GaugeVec,
     last_success: GaugeVec,
+    suspended_until: GaugeVec,
     last_deployment: GaugeVec,
     failures: GaugeVec,
 }
@@ -166,6 +168,10 @@ impl Series {
                 "1 if only a reboot starts the kernel, initrd or modules of the running system.",
             ),
             failed_units: of_node("driftless_node_failed_units", "Failed systemd units."),
+            failing_checks: of_node(
+                "driftless_node_failing_checks",
+                "Health checks that fail, as last asked.",
+            ),
             free_bytes: make.gauges(
                 "driftless_node_free_bytes",
                 "Free bytes on the file systems of /nix and /boot.",
@@ -178,6 +184,10 @@ impl Series {
             desired_commit: of_node(
                 "driftless_node_desired_commit_timestamp_seconds",
                 "Committer's time of the commit that the node should run, as Unix time.",
+            ),
+            suspended_until: of_node(
+                "driftless_node_suspended_until_timestamp_seconds",
+                "When the suspension of the node ends, as Unix time; no series where it has no end.",
             ),
             last_success: of_node(
                 "driftless_node_last_deployment_success",
@@ -217,6 +227,9 @@ impl Node<'_> {
         let goal = spec.map_or("unknown", |spec| spec.goal.as_str());
         series.info.with_label_values(&[self.name, system, availability, goal]).set(1.0);
         self.set(&series.suspended, flag(self.view.suspended.is_some()));
+        if let Some(until) = self.view.suspended.as_ref().and_then(|suspension| suspension.until) {
+            self.set(&series.suspended_until, seconds(until));
+        }
         if let Some(at) = self.committed(self.view.desired_revision.as_deref()) {
             self.set(&series.desired_commit, seconds(at));
         }
@@ -252,6 +265,9 @@ impl Node<'_> {
             }
             let reboot = self.view.drift.contains(&DriftKind::RebootRequired);
             self.set(&series.reboot_required, flag(reboot));
+        }
+        if reachable {
+            self.set(&series.failing_checks, observation.health.len() as f64);
         }
         let Some(state) = &observation.state else { return };
         if let Some(in_sync) = self.in_sync(state) {

@@ -2,6 +2,7 @@
 //! order of their time; the controller's orders are carried out as the real one's tasks do it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use deciding::model::decision::{Action, Decision, Hold};
 use deciding::model::hook::HookPolicy;
@@ -12,7 +13,7 @@ use deciding::model::observed::Begun;
 use deciding::model::release::{Progress, Release};
 use deciding::model::store_path::StorePath;
 use deciding::reconcile::lookout::Sight;
-use deciding::reconcile::{Kept, Reconciler, Settings};
+use deciding::reconcile::{Left, Reconciler, Settings};
 use jiff::SignedDuration;
 use std::time::Duration;
 
@@ -344,7 +345,7 @@ impl World {
         let now = moment(self.now, self.ahead);
         let seed = self.chance.number();
         let (mut release, begun) = self.disk.clone().unzip();
-        let kept = Kept { ways: BTreeMap::new(), begun: begun.unwrap_or_default() };
+        let kept = Left { ways: BTreeMap::new(), begun: begun.unwrap_or_default() };
         for node in release.iter_mut().flat_map(|release| release.nodes.values_mut()) {
             // What was built is still there.
             if node.spec.is_none() && matches!(node.progress, Progress::Built) {
@@ -428,10 +429,13 @@ impl World {
             controller.wake_at = Ms::MAX;
             return;
         };
-        let orders = controller.reconciler.pass(&release, &self.intent);
+        let orders = {
+            controller.reconciler.wanted(Arc::new(self.intent.clone()));
+            controller.reconciler.pass(&release)
+        };
         self.judge.follow(&release);
         if self.trace.is_on() || self.passes % 64 == 0 {
-            controller.reconciler.show(&release, &orders.plan, &self.intent);
+            controller.reconciler.show(&release, &orders.plan);
             self.trace.show(self.now, controller.reconciler.views());
         }
         controller.words = orders.plan.decisions.values().map(Decision::as_str).collect();

@@ -1,6 +1,9 @@
 //! What becomes of what people say: who is meant, what ends, and what is refused.
 
+use std::time::Duration;
+
 use super::*;
+use crate::model::intent::SuspensionMark;
 
 const HASH: &str = "0123456789ab";
 

@@ -6,12 +6,12 @@ use jiff::Timestamp;
 
 /// Now, and the next time at which something that was asked would be answered otherwise.
 #[derive(Debug)]
-pub struct Moment {
+pub struct PlanTime {
     now: Timestamp,
     next: Cell<Option<Timestamp>>,
 }
 
-impl Moment {
+impl PlanTime {
     /// The time at which the plan is made.
     pub fn at(now: Timestamp) -> Self {
         Self { now, next: Cell::new(None) }
@@ -35,7 +35,7 @@ impl Moment {
         }
     }
 
-    /// The next moment on which an answer depends.
+    /// The next time on which an answer depends.
     pub fn next(&self) -> Option<Timestamp> {
         self.next.get()
     }
