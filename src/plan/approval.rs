@@ -18,13 +18,15 @@ pub fn hash<'a>(
     let mut digest = Sha256::new();
     digest.update(what);
     for (name, node) in nodes {
-        match node.progress {
+        let toplevel = match node.progress {
             Progress::Evaluating => return None,
-            // It keeps what it has.
-            Progress::NotEvaluated { .. } => continue,
-            Progress::Building | Progress::NotBuilt { .. } | Progress::Built => {}
-        }
-        let toplevel = node.spec.as_ref().map_or("", |spec| spec.toplevel.as_str());
+            // All that it can get.
+            Progress::NotEvaluated { .. } => node.last_good.as_ref(),
+            Progress::Building | Progress::NotBuilt { .. } | Progress::Built => {
+                node.spec.as_ref().map(|spec| &spec.toplevel)
+            }
+        };
+        let Some(toplevel) = toplevel else { continue };
         digest.update(format!("\n{name}={toplevel}"));
     }
     let mut text = String::new();
@@ -62,5 +64,15 @@ mod tests {
         assert_ne!(one, of(&fleet([node("a").wants("s1"), node("b").wants("s2")])));
         assert_ne!(one, of(&fleet([node("a").wants("s1")])));
         assert_eq!(of(&fleet([node("a").progress(Progress::Evaluating)])), None);
+    }
+
+    #[test]
+    fn a_node_that_does_not_evaluate_is_approved_with_the_system_that_it_keeps() {
+        let broken = |last_good| {
+            let error = "undefined variable".into();
+            of(&fleet([node("a").progress(Progress::NotEvaluated { error }).last_good(last_good)]))
+        };
+        assert_ne!(broken("s1"), broken("s2"));
+        assert_eq!(broken("s1"), of(&fleet([node("a").wants("s1")])));
     }
 }

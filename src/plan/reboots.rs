@@ -50,6 +50,10 @@ pub fn may_be_ordered(
         return Ok(());
     };
     let at = history::our_time(order.at, state.clock, seen_at);
+    if order.boot != state.boot_id && state.booted.as_ref() == Some(toplevel) {
+        // It came back as it should. What somebody has done to it since says nothing against the release.
+        return Err(Hold::RebootRequired.into());
+    }
     if order.boot != state.boot_id {
         let booted = state.booted.as_ref().unwrap_or(&state.running).name();
         let error = format!("rebooted, and came back with {booted} booted");

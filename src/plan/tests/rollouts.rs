@@ -325,6 +325,13 @@ fn a_reboot_that_came_to_nothing_is_not_repeated() {
 }
 
 #[test]
+fn what_somebody_does_after_a_reboot_that_went_well_does_not_halt_the_release() {
+    let due = node("a").got("new", "old", -60).other_kernel_booted().reboots(RebootPolicy::WhenRequired);
+    let world = fleet([due.told_to_reboot("new", -60).booted_since().booted("new"), old("b")]);
+    assert_eq!(world.words(), ["reboot-required", "act"]);
+}
+
+#[test]
 fn one_node_of_a_wave_reboots_at_a_time() {
     let due =
         |name| node(name).got("new", "old", -60).other_kernel_booted().reboots(RebootPolicy::WhenRequired);

@@ -383,6 +383,9 @@ impl NodeBuilder {
             state.reboot = Some(RebootOrder { boot, toplevel, at: at(seconds) });
         })
     }
+    pub fn booted(self, name: &str) -> Self {
+        self.state(|state| state.booted = Some(system(name)))
+    }
     pub fn booted_since(self) -> Self {
         self.state(|state| state.boot_id = "2f2e3d4c-0000-4000-8000-000000000000".parse().unwrap())
     }

@@ -84,12 +84,20 @@ pub fn wave_of(release: &Release, name: &NodeName) -> Option<usize> {
 
 /// The systems that the nodes of a wave would get.
 pub fn systems_of_wave(release: &Release, wave: usize) -> BTreeMap<NodeName, StorePath> {
-    let evaluates =
-        |name: &&NodeName| !matches!(release.nodes[*name].progress, Progress::NotEvaluated { .. });
-    let names = release.nodes.keys().filter(|name| wave_of(release, name) == Some(wave)).filter(evaluates);
-    names
-        .filter_map(|name| Some((name.clone(), release.nodes[name].spec.as_ref()?.toplevel.clone())))
-        .collect()
+    let names = release.nodes.keys().filter(|name| wave_of(release, name) == Some(wave));
+    names.flat_map(|name| system_of(release, name)).collect()
+}
+
+/// The system that a node would get: what it keeps, where its own does not evaluate.
+pub fn system_of(release: &Release, name: &NodeName) -> Option<(NodeName, StorePath)> {
+    let node = release.nodes.get(name)?;
+    let system = match node.progress {
+        Progress::NotEvaluated { .. } => node.last_good.clone()?,
+        Progress::Evaluating | Progress::Building | Progress::NotBuilt { .. } | Progress::Built => {
+            node.spec.as_ref()?.toplevel.clone()
+        }
+    };
+    Some((name.clone(), system))
 }
 
 impl Fleet<'_> {
@@ -224,7 +232,7 @@ impl Fleet<'_> {
         {
             return Err(format!("gets what nobody has approved for wave {}", wave + 1));
         }
-        let own = BTreeMap::from([(name.clone(), spec.toplevel.clone())]);
+        let own = system_of(self.release, name).into_iter().collect();
         if spec.approval && !given(&format!("node {name}"), &own) {
             return Err("gets what nobody has approved for it".into());
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use deciding::model::decision::{Decision, Hold, Plan};
 use deciding::model::intent::Intent;
-use deciding::model::journal::PinEnd;
+use deciding::model::journal::{Outcome, PinEnd};
 use deciding::model::name::NodeName;
 use deciding::model::node::{Goal, OnDrift};
 use deciding::model::release::{Progress, Release};
@@ -53,6 +53,11 @@ impl Rest<'_> {
         let goal = spec.map_or(Goal::Switch, |spec| spec.goal);
         let installed = wanted.is_some_and(|wanted| is_installed(site, wanted, goal));
         let built = node.progress == Progress::Built;
+        let journal = site.machine.journal();
+        let last = journal.iter().rev().find(|entry| entry.outcome == Some(Outcome::Succeeded));
+        // An earlier release is healed to, and not rolled out.
+        let waits =
+            wanted.is_some_and(|wanted| last.is_some_and(|last| last.system == *wanted) && !installed);
         let hold = match decision {
             Decision::InSync => return expect(installed && built, "it is not what it should be"),
             Decision::InFlight | Decision::Act { .. } => return Err("that is no rest".into()),
@@ -86,12 +91,11 @@ impl Rest<'_> {
                 let broken =
                     matches!(node.progress, Progress::NotEvaluated { .. } | Progress::NotBuilt { .. });
                 // Without a declaration nobody knows where it is.
-                let idle = wanted.is_none() || installed || spec.is_none();
+                let idle = !waits || spec.is_none();
                 expect(broken && idle, "its last good system waits")
             }
             Hold::ReleaseIncomplete { .. } => {
-                let idle = wanted.is_none() || installed;
-                expect(self.release.rollout.require_all && idle, "nothing keeps it")
+                expect(self.release.rollout.require_all && !waits, "nothing keeps it")
             }
             Hold::GivenUp { id, .. } => {
                 let failed = site.machine.journal().into_iter().find(|entry| entry.id == *id);
@@ -102,7 +106,10 @@ impl Rest<'_> {
                 expect(report && !installed, "it has not drifted")
             }
             Hold::AwaitingReboot => expect(site.machine.waits_for().is_some(), "no reboot is due"),
-            Hold::RebootRequired => expect(installed, "it is not what it should be"),
+            // One that was rebooted for its system already, and is another one since, is for people.
+            Hold::RebootRequired => {
+                expect(installed || site.machine.reboot.is_some(), "it is not what it should be")
+            }
             Hold::RebootFailed { .. } => expect(site.machine.reboot.is_some(), "it was not told to reboot"),
             Hold::Degraded { .. } => {
                 expect(installed && !site.machine.failed_units.is_empty(), "no unit has failed")
@@ -111,13 +118,13 @@ impl Rest<'_> {
                 self.is_kept_waiting(&site.name, hold)
             }
             Hold::Halted { node, .. } => self.has_failed(node),
-            Hold::Window { .. } => expect(self.days >= 15, "that ends by itself"),
+            // An approval that expires before a window opens is asked for once more.
+            Hold::Window { .. } | Hold::Approval { .. } => expect(self.days >= 15, "that ends by itself"),
             Hold::Backoff { .. }
             | Hold::HealDelay { .. }
             | Hold::Evaluating
             | Hold::Building
             | Hold::Busy { .. }
-            | Hold::Approval { .. }
             | Hold::Soak { .. }
             | Hold::WaveLimit { .. }
             | Hold::Rebooting { .. }

@@ -238,15 +238,17 @@ impl World {
             Doing::Rebooting { boot, told } => self.reboot(node, &act.toplevel, boot, told),
             Doing::Looking { outcome } => return self.end(node, act, outcome),
         };
-        let show = matches!(doing, Doing::Following { .. } | Doing::Looking { .. });
-        if let Some(act) = self.controller.as_mut().and_then(|controller| controller.acts.get_mut(&node)) {
-            if !matches!(act.doing, Doing::Looking { .. }) {
-                act.last = act.stage();
-            }
-            act.doing = doing;
+        let Some(act) = self.controller.as_mut().and_then(|controller| controller.acts.get_mut(&node)) else {
+            return;
+        };
+        let before = act.stage();
+        if !matches!(act.doing, Doing::Looking { .. }) {
+            act.last.clone_from(&before);
         }
+        act.doing = doing;
+        let changed = act.stage() != before;
         self.soon(after, Event::Act { life, node, number });
-        if show {
+        if changed {
             self.wake_by(self.now);
         }
     }

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use deciding::model::intent::{Approval, Override, Suspension, SuspensionId};
 use deciding::model::journal::PinEnd;
-use deciding::model::name::NodeName;
 use deciding::model::selector::Selector;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::gate::{Approved, systems_of_wave};
+use crate::gate::{Approved, system_of, systems_of_wave};
 use crate::systems::Fate;
 use crate::time::{MINUTE, SECOND, moment};
 use crate::world::{Event, Link, World};
@@ -167,11 +166,7 @@ impl World {
         for (what, hash) in &asked {
             let systems = match what.split_once(' ') {
                 Some(("wave", number)) => systems_of_wave(release, number.parse::<usize>().unwrap_or(1) - 1),
-                Some((_, name)) => {
-                    let name: NodeName = name.parse().unwrap();
-                    let spec = release.nodes.get(&name).and_then(|node| node.spec.as_ref());
-                    spec.map(|spec| (name, spec.toplevel.clone())).into_iter().collect()
-                }
+                Some((_, name)) => system_of(release, &name.parse().unwrap()).into_iter().collect(),
                 None => BTreeMap::new(),
             };
             self.judge.approved.push(Approved { what: what.clone(), systems, until });

@@ -284,7 +284,9 @@ impl World {
     /// Whether nothing is under way.
     fn is_idle(&self) -> bool {
         let nothing = |controller: &Controller| {
-            controller.acts.is_empty() && controller.reads.is_empty() && controller.inbox.is_empty()
+            let calm =
+                controller.acts.is_empty() && controller.reads.is_empty() && controller.inbox.is_empty();
+            calm && controller.wake_at > self.now + SECOND
         };
         self.controller.as_ref().is_some_and(nothing)
             && self.sites.iter().all(|site| site.machine.live.is_none())
@@ -422,7 +424,7 @@ impl World {
             self.judge.heard(self.now, &news);
             news.take_in(controller);
         }
-        controller.rested = self.now + self.chance.within(1..300);
+        controller.rested = self.now + self.chance.within(1..1000);
         let Some(release) = controller.release.take() else {
             controller.wake_at = Ms::MAX;
             return;
