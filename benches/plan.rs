@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use driftless::model::intent::Intent;
 use driftless::model::journal::{Cause, Entry, Forgiven, Outcome, Phase, SwitchId};
 use driftless::model::name::NodeName;
 use driftless::model::observed::{Contact, KernelPair, NodeState, Observation, Observed};
@@ -65,11 +66,14 @@ fn state(node: u32) -> NodeState {
         generation: Some(7),
         kernel: KernelPair::default(),
         failed_units: Vec::new(),
+        baseline: Vec::new(),
         nix_version: Some("2.26.3".into()),
         free_nix: Some(1 << 33),
         free_boot: Some(1 << 28),
         journal: (0..JOURNAL).map(|number| entry(node, number)).collect::<Vec<_>>().into(),
         pin: None,
+        reboot: None,
+        suspended: Vec::new(),
     }
 }
 
@@ -89,8 +93,13 @@ fn fleet() -> (Release, Observed) {
             NodeRelease { spec: Some(spec), progress: Progress::Built, last_good: None },
         );
         let contact = Contact::Reachable { at: now() };
-        let seen =
-            Observation { contact, state: Some(state(number)), state_since: Some(now()), elsewhere: None };
+        let seen = Observation {
+            contact,
+            state: Some(state(number)),
+            state_since: Some(now()),
+            elsewhere: None,
+            health: Vec::new(),
+        };
         observed.nodes.insert(name, Arc::new(seen));
     }
     (Release { revision: None, nodes, rollout: RolloutSpec::default() }, observed)
@@ -100,9 +109,12 @@ fn decide(criterion: &mut Criterion) {
     let (release, observed) = fleet();
     let mut group = criterion.benchmark_group("10000 nodes");
     group.sample_size(20).measurement_time(Duration::from_secs(5)).warm_up_time(Duration::from_secs(1));
-    group.bench_function("plan", |bencher| bencher.iter(|| plan(black_box(&release), &observed, now())));
-    let plan = plan(&release, &observed, now());
-    let pass = Pass { release: &release, observed: &observed, plan: &plan, now: now() };
+    let intent = Intent::default();
+    group.bench_function("plan", |bencher| {
+        bencher.iter(|| plan(black_box(&release), &observed, &intent, now()))
+    });
+    let plan = plan(&release, &observed, &intent, now());
+    let pass = Pass { release: &release, observed: &observed, plan: &plan, intent: &intent, now: now() };
     let before = node_views(pass, &BTreeMap::new());
     group.bench_function("views", |bencher| bencher.iter(|| node_views(black_box(pass), &before)));
     group.bench_function("publish", |bencher| bencher.iter(|| black_box(&before).clone()));

@@ -35,7 +35,8 @@ in
     host port sshOptions hostKeys tags availability goal onDrift suspended after approval hasFastConnection
     switchTimeout successTimeout healthTimeout ignoreFailingSystemdUnits ignoreUnits
     privilegeEscalationCommand buildOnTarget machineId lastResort;
-  healthChecks = { inherit (node.healthChecks) units commands; };
+  # Complete, also where another tool's file was translated.
+  healthChecks = (import ./health-checks.nix).complete (seconds: seconds) node.healthChecks;
   reboot = { inherit (node.reboot) policy window timeout unproven; };
   # Where each comes from and whose it becomes; never what it is.
   secrets = node.secrets or { };

@@ -24,6 +24,9 @@ let
   group = lib.findFirst (user: user == "*" || user == cfg.user || user == "@${cfg.user}") null trustedUsers;
 
   checkName = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}";
+  checkNames = builtins.concatMap builtins.attrNames [ cfg.checks cfg.httpChecks cfg.tcpChecks ];
+  healthChecks = import ./health-checks.nix;
+  files = folder: text: lib.mapAttrs' (name: check: lib.nameValuePair "driftless-node/${folder}/${name}" { text = text check; });
 in
 {
   options.services.driftless-node = {
@@ -80,6 +83,24 @@ in
       '';
     };
 
+    httpChecks = mkOption {
+      type = types.attrsOf types.attrs;
+      default = { };
+      example = { web = { url = "http://localhost/health"; }; };
+      description = ''
+        Requests by name, as in `healthChecks.http` with `from = "node"`, made by the account's own curl when the deployment has
+        a check of that name. In the same deployments as with `checks`, they stand here by themselves; the name of one that is
+        asked before a switch begins with `before.`.
+      '';
+    };
+
+    tcpChecks = mkOption {
+      type = types.attrsOf types.attrs;
+      default = { };
+      example = { db = { host = "localhost"; port = 5432; }; };
+      description = "The same for `healthChecks.tcp`.";
+    };
+
     escalation = mkOption {
       type = types.enum [ "sudo" "doas" ];
       default = "sudo";
@@ -118,9 +139,9 @@ in
         message = "services.driftless-node.authorizedKeys are public keys that begin with their type: the options before it are this module's";
       }
       {
-        assertion = builtins.all (name: builtins.match checkName name != null) (builtins.attrNames cfg.checks);
+        assertion = builtins.all (name: builtins.match checkName name != null) checkNames;
         message = "services.driftless-node.checks: a name is 1 to 100 letters, digits, '.', '_' and '-', a letter or digit first; ${
-          toString (map builtins.toJSON (builtins.filter (name: builtins.match checkName name == null) (builtins.attrNames cfg.checks)))
+          toString (map builtins.toJSON (builtins.filter (name: builtins.match checkName name == null) checkNames))
         } is none";
       }
     ];
@@ -144,7 +165,10 @@ in
     environment.etc = {
       # What the deploying machine looks for, in order not to send the scripts.
       "driftless-node/protocol".text = program.protocol + "\n";
-    } // lib.mapAttrs' (name: text: lib.nameValuePair "driftless-node/checks/${name}" { inherit text; }) cfg.checks;
+    }
+    // files "checks" (text: text) cfg.checks
+    // files "http" healthChecks.curlConfig cfg.httpChecks
+    // files "tcp" (check: healthChecks.tcpLine ({ host = "localhost"; } // check)) cfg.tcpChecks;
 
     # A key that comes from elsewhere (~/.ssh, another module) leads to nothing more.
     services.openssh.extraConfig = lib.mkAfter ''

@@ -24,6 +24,7 @@ let
     description = "${description} In seconds, or as a string such as \"90s\" or \"1m30s\".";
   };
   flag = default: description: mkOption { type = types.bool; inherit default description; };
+  healthChecks = import ./health-options.nix { inherit lib duration inSeconds; };
   option = type: default: description: mkOption { inherit type default description; };
 
   selector = types.str // {
@@ -187,18 +188,7 @@ in
     privilegeEscalationCommand = option (types.listOf types.str) [ "sudo" ]
       "What runs a command as root when the SSH user is another one.";
 
-    healthChecks.units = mkOption {
-      type = types.listOf types.str;
-      default = [ ];
-      example = [ "nginx.service" ];
-      description = "Units that must be active after an activation.";
-    };
-    healthChecks.commands = mkOption {
-      type = types.attrsOf types.str;
-      default = { };
-      example = { web = "curl -fsS http://localhost/"; };
-      description = "Shell commands, run on the node, that must succeed after an activation.";
-    };
+    healthChecks = healthChecks "What must hold after an activation and from then on, and (`before`) before one.";
 
     deployScriptPhases = mkOption {
       type = dagOf types.lines;
@@ -273,5 +263,6 @@ in
     approvalExpires = duration 86400 "How long an approval holds.";
     requireAll = flag false "Whether one node that does not evaluate or build holds back all others.";
     healAfter = duration 300 "How long a node may differ from Git by somebody's hand before it is healed.";
+    healthChecks = healthChecks "Health checks of every node, beside its own `healthChecks`; of one name, the node's counts.";
   };
 }

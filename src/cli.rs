@@ -22,6 +22,7 @@ mod origin;
 mod output;
 mod packages;
 mod progress;
+mod steer;
 mod survey;
 mod table;
 
@@ -34,6 +35,11 @@ mod plan;
 mod report;
 mod status;
 mod sync;
+
+mod approve;
+mod overriding;
+mod resume;
+mod suspend;
 
 mod build;
 mod check;
@@ -99,7 +105,7 @@ pub enum Verb {
     /// Show what would be done to each node
     Plan(plan::Args),
     /// Show how the fleet is, and why
-    Status(LookArgs),
+    Status(status::Args),
     /// Show what differs from Git, by package and version
     Report(report::Args),
     /// Evaluate, build, copy and switch nodes from here
@@ -114,6 +120,14 @@ pub enum Verb {
     Rollback(rollback::Args),
     /// Give nodes back to the controller: failures and pins no longer count
     Retry(retry::Args),
+    /// Leave nodes alone: the controller looks, and does not touch
+    Suspend(suspend::Args),
+    /// Go on with nodes that were suspended
+    Resume(resume::Args),
+    /// Let a wave or a node go on that waits for a person
+    Approve(approve::Args),
+    /// Heed no maintenance windows for a while
+    Override(overriding::Args),
     /// Make the controller look at everything now
     Sync(sync::Args),
     /// Let the controller follow a branch that was rewritten
@@ -143,6 +157,11 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     if let Verb::Run(args) = verb {
         return run::run(&global, args).await;
     }
+    if let Verb::Status(args) = &verb
+        && args.watch
+    {
+        return status::watch(&global, args).await;
+    }
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
     tokio::select! {
         done = dispatch(&global, verb) => done,
@@ -166,6 +185,10 @@ async fn dispatch(global: &Global, verb: Verb) -> Result<ExitCode> {
         Verb::Diff(args) => diff::run(global, args).await,
         Verb::Rollback(args) => rollback::run(global, args).await,
         Verb::Retry(args) => retry::run(global, args).await,
+        Verb::Suspend(args) => suspend::run(global, args).await,
+        Verb::Resume(args) => resume::run(global, args).await,
+        Verb::Approve(args) => approve::run(global, args).await,
+        Verb::Override(args) => overriding::run(global, args).await,
         Verb::Sync(args) => sync::run(global, args).await,
         Verb::AcceptHistory(args) => accept_history::run(global, args).await,
         Verb::History(args) => history::run(global, args).await,

@@ -230,6 +230,9 @@ pub struct ServeConfig {
     pub listen: SocketAddr,
     /// Unix socket for the command line.
     pub socket: PathBuf,
+    /// The token that acting over HTTP takes; without one it is for the unix socket only.
+    #[serde(deserialize_with = "shipping::absolute_path")]
+    pub token_file: Option<PathBuf>,
 }
 
 impl Default for ServeConfig {
@@ -237,6 +240,7 @@ impl Default for ServeConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 9737)),
             socket: PathBuf::from("/run/driftless/control.sock"),
+            token_file: None,
         }
     }
 }
@@ -425,6 +429,7 @@ mod tests {
         whole.nix.nix_path = None;
         (whole.nix.builders, whole.nix.signing_key_file, whole.nix.cache) = (None, None, None);
         whole.source.format = None;
+        whole.serve.token_file = None;
         whole.nix.options.clear();
         whole.ssh.identity_file = None;
         whole.ssh.known_hosts_file = None;

@@ -6,56 +6,60 @@
 //! found waits in a queue until the next pass reads it. Nothing is decided here: that is `plan`'s.
 
 mod affected;
+mod beginning;
 mod candidate;
-mod clock;
 mod commit_times;
 mod compare;
+mod connections;
 mod counted;
 mod desired;
 mod desk;
 mod execute;
 mod head;
-mod lookout;
+mod health;
+mod marks;
 mod memory;
 mod prepare;
 mod preparing;
+mod roots;
 mod secrets;
 mod state_lock;
-mod succession;
+mod steering;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::model::decision::{Decision, Plan};
+use crate::model::decision::Action;
 use crate::model::journal::Outcome;
 use crate::model::name::NodeName;
 use crate::model::release::Release;
-use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView};
+use crate::model::snapshot::{NodeView, Ready, Snapshot};
 use crate::nix::{Nix, NixError};
-use crate::plan::view::{Pass, node_views};
+use crate::reconcile::clock::Moment;
+use crate::reconcile::{HEARTBEAT, Reconciler, Settings};
 use crate::serve::metrics::Metrics;
 use crate::serve::{self, ServeError};
 use crate::source::{self, Source, SourceError};
 
-use clock::Clock;
 use compare::Comparisons;
+use connections::Connections;
 use desired::Desired;
 use desk::{Desk, News};
-use execute::Running;
-use lookout::Lookout;
+use execute::{Ended, Running};
+use health::Rounds;
 use secrets::Refreshes;
 pub use state_lock::StateError;
+use steering::Steering;
+pub use steering::{AtRestError, edit_at_rest};
 
-/// The longest sleep between two passes: the heartbeat of the loop.
-const HEARTBEAT: Duration = Duration::from_secs(10);
 /// After a pass, so many times its own length belongs to everything else: however often it is woken, the loop takes at
 /// most a fifth of one processor, and what arrives meanwhile is read in one go.
 const REST: u32 = 4;
@@ -64,6 +68,9 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for switches that are running on nodes. A successor re-attaches to what is left. With what
 /// comes after it, less than the `TimeoutStopSec` of `deploy/driftless.service`.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(40);
+
+/// So many people may say something between two passes; whoever comes then is told to come again.
+const WISHES: usize = 64;
 
 /// What a controller is started with.
 #[derive(Debug, Clone)]
@@ -113,12 +120,13 @@ struct Controller {
     metrics: Arc<Metrics>,
     nix: Nix,
     desired: Desired,
-    lookout: Lookout,
+    reconciler: Reconciler,
+    connections: Connections,
     running: Running,
     comparisons: Comparisons,
     refreshes: Refreshes,
-    views: BTreeMap<NodeName, Arc<NodeView>>,
-    clock: Clock,
+    rounds: Rounds,
+    steering: Steering,
     passes: u64,
     ready: Ready,
     snapshot: watch::Sender<Arc<Snapshot>>,
@@ -136,6 +144,9 @@ pub async fn run(
     let nix = Nix::new(&config.nix, &options.state_dir).map_err(ControllerError::Nix)?;
     let nix = nix.evaluating(&config.eval);
     nix.check_signing_key().map_err(ControllerError::SigningKey)?;
+    if let Some(file) = &config.serve.token_file {
+        serve::check_token_file(file).map_err(ControllerError::Serve)?;
+    }
     let address = config.serve.listen;
     let tcp =
         TcpListener::bind(address).await.map_err(|source| ControllerError::Listen { address, source })?;
@@ -151,22 +162,28 @@ pub async fn run(
     let (news, inbox) = mpsc::unbounded_channel();
     let (snapshot, look) = watch::channel(Arc::new(Snapshot::starting(config, Timestamp::now())));
     let metrics = Arc::new(Metrics::new());
-    let windows = serve::run(tcp, Some(socket), look, metrics.clone(), reload.clone(), shutdown.clone());
+    let (tell, wishes) = mpsc::channel(WISHES);
+    let hatch = serve::steer::Hatch::new(tell, wake.clone());
+    let controls =
+        serve::Controls { look: reload.clone(), hatch, token_file: config.serve.token_file.clone() };
+    let windows = serve::run(tcp, Some(socket), look, metrics.clone(), controls, shutdown.clone());
     let windows = tokio::spawn(windows);
 
-    let (desired, ways) = Desired::new(source, &options);
+    let (desired, left) = Desired::new(source, &options);
+    let settings = Settings { interval: options.config.observe.interval, hooks: options.config.source.hooks };
     let controller = Controller {
         desk: Desk { news, wake: wake.clone() },
         inbox,
         metrics,
-        lookout: Lookout::new(&options, ways),
+        reconciler: Reconciler::new(settings, left, now(), rand::random()),
+        connections: Connections::new(&options),
         desired,
         nix,
         running: Running::default(),
         comparisons: Comparisons::default(),
         refreshes: Refreshes::new(options.config.secrets.refresh),
-        views: BTreeMap::new(),
-        clock: Clock::now(),
+        rounds: Rounds::default(),
+        steering: Steering::new(&options.state_dir, wishes),
         passes: 0,
         ready: Ready::Starting,
         snapshot,
@@ -207,57 +224,64 @@ impl Controller {
     /// A person asks (SIGHUP, `driftless retry`): fetch now, and what failed here or on the way to a node is tried now.
     fn try_now(&mut self) {
         self.desired.try_now();
-        self.lookout.look_now();
-        self.running.forget_attempts();
+        self.reconciler.try_now();
         self.refreshes.try_now();
+        self.rounds.try_now();
+        self.steering.marks.try_now();
     }
 
     /// One pass: read what tasks found, start what is due, plan, act, publish. Returns when to look again at the latest.
     fn pass(&mut self) -> Instant {
         let began = Instant::now();
         // Before anything is remembered by the stepped clock.
-        if let Some(step) = self.clock.step() {
-            self.clock_stepped(step);
-        }
+        self.tick();
+        // Before the end of what has ended since: that it had begun must not be missed.
+        self.read_stages();
         while let Ok(news) = self.inbox.try_recv() {
             self.take_in(news);
         }
-        let mut next = began + HEARTBEAT;
-        next = next.min(self.desired.advance(&self.nix, &self.desk));
-        let now = Timestamp::now();
+        let mut next = (began + HEARTBEAT).min(self.desired.advance(&self.nix, &self.desk));
+        let (views, now) = (self.reconciler.views(), self.reconciler.now());
+        self.steering.hear(self.desired.release(), views, now, &self.desk);
+        self.reconciler.wanted(Arc::clone(self.steering.intent()));
+        self.let_be();
         if let Some(release) = self.desired.release().cloned() {
-            self.lookout.follow(&release, &self.running);
-            self.running.forget_attempts_except(&release);
-            next = next.min(self.lookout.look(&self.desk, &self.running));
-            let observed = self.lookout.observed(&self.running);
-            let plan = crate::plan::plan(&release, &observed, now);
-            self.act(&release, &plan);
-            // What was just started is in flight already: the picture shows what is, not what was meant.
-            let observed = self.lookout.observed(&self.running);
-            self.views =
-                node_views(Pass { release: &release, observed: &observed, plan: &plan, now }, &self.views);
-            self.compare();
-            let node = |name: &NodeName| self.lookout.node(name).cloned();
-            self.refreshes.start(&self.views, now, node, (&self.nix, &self.desk));
-            if let Some(at) = plan.look_again_at {
-                next = next.min(began + Duration::try_from(at.duration_since(now)).unwrap_or_default());
-            }
+            self.rounds.tell(&mut self.reconciler);
+            let orders = self.reconciler.pass(&release);
+            self.connections.follow(&self.reconciler);
+            orders.look.iter().for_each(|name| self.connections.read(name, &self.desk));
+            orders.start.into_iter().for_each(|(name, action)| self.start(&release, &name, action));
+            self.reconciler.show(&release, &orders.plan);
+            let node = |name: &NodeName| self.connections.node(name).cloned();
+            self.comparisons.show(&mut self.reconciler, node, &self.nix, &self.desk);
+            let views = self.reconciler.views();
+            self.refreshes.start(views, now, node, (&self.nix, &self.desk));
+            next = self.rounds.start(views, node, &self.desk).map_or(next, |due| next.min(due));
+            let marked = self.steering.mark(views, now, node, &self.desk);
+            marked.iter().for_each(|name| self.reconciler.look_at(name));
+            next = next.min(orders.next);
         }
-        self.desired.remember(self.lookout.ways());
+        self.desired.remember(&self.reconciler);
         self.passes += 1;
         self.metrics.reconciled(began.elapsed());
-        self.publish(now);
+        self.publish();
+        self.steering.answer();
         next
     }
 
-    fn clock_stepped(&mut self, by: SignedDuration) {
-        tracing::warn!(seconds = by.as_secs(), "the clock of this host was stepped");
-        self.desired.clock_stepped(by);
-        self.lookout.clock_stepped(by);
-        self.running.clock_stepped(by);
-        for view in self.views.values_mut() {
-            let view = Arc::make_mut(view);
-            view.since = clock::moved(view.since, by);
+    /// Ends what is still being brought to nodes that people want left alone by now.
+    fn let_be(&mut self) {
+        for name in self.reconciler.give_up_suspended() {
+            tracing::info!(node = %name, "suspended: what was being brought to it is given up");
+            self.running.abort(&name);
+        }
+    }
+
+    fn tick(&mut self) {
+        if let Some(by) = self.reconciler.tick(now()) {
+            tracing::warn!(seconds = by.as_secs(), "the clock of this host was stepped");
+            self.desired.clock_stepped(by);
+            self.rounds.clock_stepped(by);
         }
     }
 
@@ -265,73 +289,71 @@ impl Controller {
         match news {
             News::Fetched { outcome, took } => self.desired.fetched(outcome, took, &self.metrics),
             News::Prepared { number, step } => self.desired.prepared(number, step, &self.metrics),
-            News::Observed { node, look } => self.lookout.saw(&node, *look),
-            News::Ended(ended) => {
-                self.running.end(&ended);
-                if ended.outcome.as_ref().is_ok_and(|entry| entry.outcome == Some(Outcome::Succeeded)) {
-                    self.refreshes.brought(&ended.node, &ended.toplevel);
-                }
-                self.lookout.saw(&ended.node, ended.seen);
-            }
+            News::Observed { node, sight } => self.reconciler.looked(&node, *sight),
+            News::Ended(ended) => self.ended(*ended),
             News::Compared { pair, packages } => {
                 let differ = |view: &&mut Arc<NodeView>| compare::Pair::of(view).as_ref() == Some(&pair);
-                for view in self.views.values_mut().filter(differ) {
+                for view in self.reconciler.views_mut().values_mut().filter(differ) {
                     Arc::make_mut(view).packages.clone_from(&packages);
                 }
                 self.comparisons.take_in(pair, packages);
             }
+            News::HealthChecked { node, round } => self.rounds.took(&node, round, Timestamp::now()),
             News::SecretsCompared { node, toplevel, well: true } => self.refreshes.brought(&node, &toplevel),
             News::SecretsCompared { node, toplevel, well: false } => self.refreshes.failed(&node, &toplevel),
         }
     }
 
-    fn act(&mut self, release: &Release, plan: &Plan) {
-        for (name, decision) in &plan.decisions {
-            if let Decision::Act { action } = decision
-                && let Some(node) = self.lookout.node(name)
-            {
-                let job = execute::Job {
-                    node: node.clone(),
-                    action: action.clone(),
-                    revision: release.revision_of(name),
-                    nix: self.nix.clone(),
-                    metrics: self.metrics.clone(),
-                    hooks: self.options.config.source.hooks,
-                };
-                self.running.start(job, &self.desk);
-            }
+    fn read_stages(&mut self) {
+        for (name, stage) in self.running.stages() {
+            self.reconciler.reached(name, stage);
         }
     }
 
-    /// Has closures compared, for nodes whose difference nobody knows yet. The next pass shows what came of it.
-    fn compare(&mut self) {
-        for (name, view) in &mut self.views {
-            let Some(pair) = compare::Pair::of(view) else { continue };
-            let answers = view.observation.as_ref().is_some_and(|seen| seen.contact.is_reachable());
-            if view.packages.is_none()
-                && answers
-                && pair.running != pair.desired
-                && let Some(node) = self.lookout.node(name)
-            {
-                Arc::make_mut(view).packages = self.comparisons.of(pair, node, &self.nix, &self.desk);
-            }
+    fn ended(&mut self, Ended { node, entry, ended }: Ended) {
+        self.running.forget(&node);
+        self.connections.forget_read(&node);
+        let well = entry.is_some_and(|entry| entry.outcome == Some(Outcome::Succeeded));
+        self.rounds.switched(&node, well);
+        if well {
+            self.refreshes.brought(&node, &ended.toplevel);
         }
-        self.comparisons.forget_unused(&self.views);
+        self.reconciler.ended(&node, ended);
     }
 
-    fn publish(&mut self, now: Timestamp) {
+    fn start(&mut self, release: &Release, name: &NodeName, action: Action) {
+        let node = match self.connections.reach(name) {
+            Some(Ok(node)) => node,
+            Some(Err(sight)) => return self.desk.hand_in(Ended::unbegun(name, &action, sight)),
+            // Only what is watched is acted on.
+            None => return,
+        };
+        let job = execute::Job {
+            node,
+            action,
+            revision: release.revision_of(name),
+            nix: self.nix.clone(),
+            metrics: self.metrics.clone(),
+            hooks: self.options.config.source.hooks,
+        };
+        self.running.start(job, &self.desk);
+    }
+
+    fn publish(&mut self) {
         let revisions = |view: &'_ Arc<NodeView>| {
             [view.desired_revision.clone(), view.running_revision.clone()].into_iter().flatten()
         };
-        let shown: BTreeSet<String> = self.views.values().flat_map(revisions).collect();
+        let shown: BTreeSet<String> = self.reconciler.views().values().flat_map(revisions).collect();
         self.look_ready();
         let snapshot = Snapshot {
             version: 1,
-            at: now,
+            at: self.reconciler.now(),
             passes: self.passes,
             ready: self.ready,
             source: self.desired.view(&shown),
-            nodes: self.views.clone(),
+            intent: Arc::clone(self.reconciler.intent()),
+            nodes: self.reconciler.views().clone(),
+            waves: self.reconciler.waves().to_vec(),
         };
         self.snapshot.send_replace(Arc::new(snapshot));
     }
@@ -339,7 +361,7 @@ impl Controller {
     /// Ready once means ready for good: a node that is added later makes nobody wait for this controller.
     fn look_ready(&mut self) {
         let whole = self.desired.asked()
-            && self.desired.release().is_some_and(|release| self.lookout.looked_at_all(release));
+            && self.desired.release().is_some_and(|release| self.reconciler.looked_at_all(release));
         if whole {
             self.ready = Ready::Ready;
         }
@@ -350,41 +372,37 @@ impl Controller {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         tracing::info!("shutting down");
         self.desired.cancel();
-        self.lookout.cancel();
+        self.connections.cancel();
         self.comparisons.cancel();
         self.refreshes.cancel();
-        self.running.cancel_unstarted();
+        self.rounds.cancel();
+        self.steering.marks.cancel();
+        self.read_stages();
+        for name in self.reconciler.give_up_unstarted() {
+            self.running.abort(&name);
+        }
         let deadline = Instant::now() + SHUTDOWN_GRACE;
-        while self.running.count() > 0 {
+        while self.reconciler.acting() > 0 {
             tokio::select! {
                 () = wake.notified() => {}
                 () = tokio::time::sleep_until(deadline.into()) => {
-                    tracing::warn!(switches = self.running.count(), "left to the nodes; a successor re-attaches");
+                    tracing::warn!(switches = self.reconciler.acting(), "left to the nodes; a successor re-attaches");
                     break;
                 }
             }
             while let Ok(news) = self.inbox.try_recv() {
                 if let News::Ended(ended) = news {
-                    self.running.end(&ended);
+                    self.ended(*ended);
                 }
             }
         }
         self.running.let_go();
-        self.desired.remember_all(self.lookout.ways()).await;
-        self.lookout.close().await;
+        self.desired.remember_all(&self.reconciler).await;
+        self.connections.close().await;
     }
 }
 
-impl Snapshot {
-    /// The picture before the first pass.
-    fn starting(config: &Config, now: Timestamp) -> Self {
-        Self {
-            version: 1,
-            at: now,
-            passes: 0,
-            ready: Ready::Starting,
-            source: SourceView::unasked(config.source.display_url(), config.source.branch.clone()),
-            nodes: BTreeMap::new(),
-        }
-    }
+/// What both clocks of this host show.
+fn now() -> Moment {
+    Moment { wall: Timestamp::now(), steady: Instant::now() }
 }

@@ -14,8 +14,9 @@ use serde::de::DeserializeOwned;
 
 use crate::config::Config;
 use crate::model::glob;
+use crate::model::health::{Checks, HealthChecks};
+use crate::model::intent::Intent;
 use crate::model::manifest::{Manifest, Names};
-use crate::model::node::HealthChecks;
 use crate::model::observed::{Contact, NodeState, Observation, Observed};
 use crate::model::release::Release;
 use crate::model::selector::Selector;
@@ -67,14 +68,17 @@ pub(crate) fn is_decided(release: &Release, states: &[NodeState]) {
             state: Some(state.clone()),
             state_since: Some(now),
             elsewhere: None,
+            health: Vec::new(),
         };
         let nodes =
             release.nodes.keys().cloned().zip(states.iter().cycle().map(|state| Arc::new(seen(state))));
         let observed = Observed { nodes: nodes.collect(), ..Observed::default() };
-        let plan = plan(release, &observed, now);
+        let intent = Intent::default();
+        let plan = plan(release, &observed, &intent, now);
         assert_eq!(plan.decisions.len(), release.nodes.len());
         is_kept(&plan);
-        let views = node_views(Pass { release, observed: &observed, plan: &plan, now }, &BTreeMap::new());
+        let pass = Pass { release, observed: &observed, plan: &plan, intent: &intent, now };
+        let views = node_views(pass, &BTreeMap::new());
         for view in views.values() {
             assert!(!view.why.contains('\n'), "not one line: {:?}", view.why);
         }
@@ -83,6 +87,9 @@ pub(crate) fn is_decided(release: &Release, states: &[NodeState]) {
 
 fn health_checks(bytes: &[u8]) {
     if let Ok(checks) = serde_json::from_slice::<HealthChecks>(bytes) {
+        is_kept(&checks);
+    }
+    if let Ok(checks) = serde_json::from_slice::<Checks>(bytes) {
         is_kept(&checks);
     }
 }

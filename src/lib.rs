@@ -35,7 +35,8 @@
 //!    can still be reached, waits for the verdict of the health checks, and only then makes it the boot default. Without
 //!    contact or verdict it goes back by itself, whoever is gone.
 //! 7. [`controller`] is the loop around 1 to 6. Slow things are tasks beside it; a task that ends only says "look again".
-//!    Each pass ends with one immutable [`model::snapshot::Snapshot`].
+//!    What is known, and what is to be started or looked at and when, is kept by [`reconcile`], which has no hands. Each pass
+//!    ends with one immutable [`model::snapshot::Snapshot`].
 //! 8. [`serve`], [`report`] and [`cli`] show that snapshot. [`plan::view`] has put every decision into words already, so
 //!    that all of them say the same. `driftless deploy` goes the same way without a controller, from 2 to 6.
 //!
@@ -61,8 +62,16 @@ pub mod secrets;
 // What to do about each node, and why not: pure.
 pub mod plan;
 
+// What the loop knows and orders: pure but for its memory.
+pub mod reconcile;
+// Servers, asked from here for health checks: HTTP, TCP, Prometheus.
+pub mod probe;
+
 // One machine: ssh, observe, switch, and the script that runs there.
 pub mod node;
+
+// Suspensions, approvals, overrides: a file that people's words survive in.
+pub mod intent;
 
 // The loop that owns all state.
 pub mod controller;

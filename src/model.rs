@@ -15,6 +15,7 @@ pub mod glob;
 pub mod selector;
 
 pub mod format;
+pub mod health;
 pub mod hook;
 pub mod manifest;
 pub mod node;
@@ -28,8 +29,10 @@ pub mod intent;
 pub mod journal;
 pub mod observed;
 
+pub mod action;
 pub mod decision;
 pub mod drift;
+pub mod progress;
 pub mod snapshot;
 pub mod spoken;
 

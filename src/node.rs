@@ -20,6 +20,7 @@ mod installed;
 mod observe;
 mod preflight;
 mod protocol;
+mod reboot;
 mod refusal;
 mod secrets;
 mod ssh;
@@ -42,7 +43,9 @@ use crate::secrets::{Keyring, SecretError};
 
 pub use deploy::Order;
 pub use frame::FrameError;
+pub use health::Checked;
 pub use observe::{Aside, Look};
+pub use reboot::Rebooted;
 pub use refusal::Refusal;
 pub use secrets::Brought;
 use ssh::Link;
@@ -153,8 +156,8 @@ pub enum NodeError {
         /// Where it was reached.
         destination: String,
     },
-    /// The node refused to start a switch.
-    #[error("{node}: the node refused to start the switch: {refusal}")]
+    /// The node refused to start a switch, or was not asked to.
+    #[error("{node}: {refusal}")]
     Refused {
         /// The node.
         node: NodeName,

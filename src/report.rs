@@ -9,11 +9,14 @@ use serde::Serialize;
 
 use crate::model::decision::{Action, Decision, Hold};
 use crate::model::drift::DriftKind;
+use crate::model::health::FailingCheck;
+use crate::model::intent::DEPLOYMENT;
 use crate::model::journal::{Cause, PinEnd};
 use crate::model::name::NodeName;
 use crate::model::packages::PackageDiff;
 use crate::model::revision::Revision;
 use crate::model::snapshot::{Blocked, NodeView, Snapshot, State};
+pub(crate) use crate::model::spoken::clock;
 use crate::model::store_path::StorePath;
 
 pub mod json;
@@ -68,6 +71,8 @@ pub struct NodeReport {
     pub packages: Option<PackageDiff>,
     /// Units that have failed.
     pub failed_units: Vec<String>,
+    /// Health checks that fail, and what they say.
+    pub failing_checks: Vec<FailingCheck>,
     /// The reason, one sentence.
     pub why: String,
     /// What happens next, one sentence.
@@ -167,6 +172,7 @@ impl NodeReport {
             running: state.map(|state| side(&state.running, &view.running_revision)),
             packages: view.packages.clone(),
             failed_units: state.map(|state| state.failed_units.clone()).unwrap_or_default(),
+            failing_checks: view.observation.as_ref().map(|seen| seen.health.clone()).unwrap_or_default(),
             why: view.why.clone(),
             next: next(name, &view.decision),
         }
@@ -200,6 +206,7 @@ fn next(name: &NodeName, decision: &Decision) -> String {
         Decision::InFlight => "A deployment to it is running.".into(),
         Decision::Act { action: Action::Deploy { .. } } => "It is deployed in the next pass.".into(),
         Decision::Act { action: Action::Attach { .. } } => "Its running switch is judged.".into(),
+        Decision::Act { action: Action::Reboot { .. } } => "It is rebooted in the next pass.".into(),
         Decision::Hold { hold } => after_hold(name, hold),
     }
 }
@@ -210,7 +217,14 @@ fn after_hold(name: &NodeName, hold: &Hold) -> String {
         Hold::NotObserved => "It is looked at for the first time.".into(),
         Hold::Unreachable { .. } => "It is tried again at every look and catches up when it answers.".into(),
         Hold::WrongMachine { .. } => "Nothing until `machineId` or `host` in the deployment is right.".into(),
-        Hold::Suspended { .. } => "Nothing until the suspension ends.".into(),
+        Hold::Suspended { by, .. } if by == DEPLOYMENT => {
+            "Nothing until it is declared without `suspended`.".into()
+        }
+        Hold::Suspended { until: Some(until), .. } => {
+            format!("It goes on at {}, or after `driftless resume {name}`.", clock(*until))
+        }
+        Hold::Suspended { until: None, .. } => format!("Nothing until `driftless resume {name}`."),
+        Hold::Approval { hash, .. } => format!("It goes on after `driftless approve --hash {hash}`."),
         Hold::Pinned { until, .. } => match until {
             PinEnd::At(at) => format!("The controller takes over again at {}.", clock(*at)),
             PinEnd::NextRelease(_) => "The controller takes over again with the next revision.".into(),
@@ -235,6 +249,24 @@ fn after_hold(name: &NodeName, hold: &Hold) -> String {
             format!("Nothing (`onDrift = \"report\"`); `driftless deploy --on {name}` brings it back.")
         }
         Hold::HealDelay { until } => format!("It is healed at {}.", clock(*until)),
+        Hold::Wave { waits_for, .. } => format!("Its turn comes when wave {waits_for} is done."),
+        Hold::Soak { until, .. } => {
+            format!("Its turn comes at {}, if the wave before is well until then.", clock(*until))
+        }
+        Hold::Halted { node, .. } => format!(
+            "Nothing until a new commit, `driftless retry {node}`, or `driftless suspend {node}` to go on without it."
+        ),
+        Hold::Window { until: Some(until), .. } => format!("It is looked at again at {}.", clock(*until)),
+        Hold::Window { until: None, .. } => "Nothing while the deployment's windows stay shut.".into(),
+        Hold::After { node } => format!("Its turn comes after {node}."),
+        Hold::Unavailable { .. } | Hold::WaveLimit { .. } | Hold::RebootTurn { .. } => {
+            "Its turn comes when another node of its wave is done.".into()
+        }
+        Hold::Rebooting { until } => format!("It is to be back by {}.", clock(*until)),
+        Hold::RebootOverdue { .. } => "Somebody has to look at it; it is not rebooted again.".into(),
+        Hold::RebootFailed { .. } => {
+            format!("It is not rebooted again before a new system or `driftless retry {name}`.")
+        }
         Hold::InFlightLimit { .. } => "Its turn comes when another node is done.".into(),
         Hold::Elsewhere { .. } => {
             "Nothing until it answers where it is declared; until then it is worked on where it is.".into()
@@ -251,11 +283,6 @@ fn after_hold(name: &NodeName, hold: &Hold) -> String {
         Hold::RebootRequired => "It is what Git says after a reboot.".into(),
         Hold::Degraded { .. } => format!("Nothing by itself; see `driftless ssh {name}`."),
     }
-}
-
-/// A time in UTC, to the second: reports are read in other places than they were made.
-pub(crate) fn clock(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 #[cfg(test)]

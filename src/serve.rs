@@ -1,10 +1,14 @@
 //! The windows: metrics, JSON and the status page over HTTP, and the same plus `wake` over the unix socket.
 //!
 //! Every window reads the newest [`Snapshot`] and nothing else: no request ever reaches a node, a repository or Nix. The
-//! caller owns the listeners and the shutdown. Nothing here changes the fleet; `wake` only asks for another look.
+//! caller owns the listeners and the shutdown. Nothing here changes the fleet; `wake` only asks for another look, and what
+//! people want of the controller is handed to its loop.
 
 mod api;
 mod page;
+mod token;
+
+pub mod steer;
 
 pub mod metrics;
 
@@ -19,7 +23,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, UnixListener};
@@ -29,6 +36,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::model::snapshot::Snapshot;
 use metrics::Metrics;
+use steer::{Hatch, Peer};
 
 /// Connections at a time and listener; more wait in the kernel's queue.
 const MOST_CONNECTIONS: usize = 64;
@@ -38,7 +46,7 @@ const REQUEST_HEAD: Duration = Duration::from_secs(10);
 const CONNECTION_LIFE: Duration = Duration::from_secs(120);
 /// Answers that are under way when a connection or the server ends get so long.
 const GRACE: Duration = Duration::from_secs(3);
-/// Largest request head; we read no bodies at all.
+/// Largest request head; bodies have a limit of their own.
 const MOST_HEAD_BYTES: usize = 32 << 10;
 
 /// A unix socket that cannot be listened on.
@@ -59,6 +67,26 @@ pub enum ServeError {
         #[source]
         source: io::Error,
     },
+    /// The token of `serve.token_file` cannot be used.
+    #[error(transparent)]
+    Token(#[from] token::TokenError),
+}
+
+/// How the windows reach the controller.
+#[derive(Debug, Clone)]
+pub struct Controls {
+    /// Everything is looked at, and tried, now.
+    pub look: Arc<Notify>,
+    /// What people want.
+    pub hatch: Hatch,
+    /// The token that acting over HTTP takes; without one nobody may.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Refuses a token file that would be refused at every request.
+pub fn check_token_file(path: &Path) -> Result<(), ServeError> {
+    token::read(path)?;
+    Ok(())
 }
 
 /// Listens on a unix socket that owner and group may use (mode 0660); one that a dead controller left is replaced.
@@ -98,7 +126,7 @@ pub async fn run(
     unix: Option<UnixListener>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
     metrics: Arc<Metrics>,
-    wake: Arc<Notify>,
+    controls: Controls,
     shutdown: CancellationToken,
 ) {
     let windows = api::Windows { snapshot, metrics };
@@ -107,25 +135,31 @@ pub async fn run(
         Ok(address) if !address.ip().is_loopback() => api::Hosts::Any,
         Ok(_) | Err(_) => api::Hosts::Local,
     };
-    let open = listen(tcp, api::network(windows.clone(), hosts), shutdown.clone());
+    let network = api::network(windows.clone(), hosts, &controls);
+    let open = listen(tcp, network, |_| Peer::Network, shutdown.clone());
     let local = async {
         if let Some(unix) = unix {
-            listen(unix, api::socket(windows, wake), shutdown.clone()).await;
+            listen(unix, api::socket(windows, &controls), Peer::of, shutdown.clone()).await;
         }
     };
     tokio::join!(open, local);
 }
 
-async fn listen<L: Listener>(mut listener: L, app: Router, shutdown: CancellationToken) {
+async fn listen<L: Listener>(
+    mut listener: L,
+    app: Router,
+    peer: fn(&L::Io) -> Peer,
+    shutdown: CancellationToken,
+) {
     let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let connections = TaskTracker::new();
     let accept = async {
         loop {
             let slot = Arc::clone(&slots).acquire_owned().await;
             let (io, _) = listener.accept().await;
-            let (app, shutdown) = (app.clone(), shutdown.clone());
+            let (app, shutdown, peer) = (app.clone(), shutdown.clone(), peer(&io));
             connections.spawn(async move {
-                converse(io, app, shutdown).await;
+                converse(io, app, peer, shutdown).await;
                 drop(slot);
             });
         }
@@ -140,16 +174,21 @@ async fn listen<L: Listener>(mut listener: L, app: Router, shutdown: Cancellatio
     }
 }
 
-async fn converse<I>(io: I, app: Router, shutdown: CancellationToken)
+async fn converse<I>(io: I, app: Router, peer: Peer, shutdown: CancellationToken)
 where
     I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
+    let app = TowerToHyperService::new(app);
+    let answer = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        app.call(request)
+    });
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(REQUEST_HEAD)
             .max_buf_size(MOST_HEAD_BYTES)
-            .serve_connection(TokioIo::new(io), TowerToHyperService::new(app))
+            .serve_connection(TokioIo::new(io), answer)
     );
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),

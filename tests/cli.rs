@@ -11,7 +11,7 @@ use tempfile::TempDir;
 /// Evaluating three small nodes takes about a second.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-const VERBS: [&str; 20] = [
+const VERBS: [&str; 24] = [
     "run",
     "plan",
     "status",
@@ -22,6 +22,10 @@ const VERBS: [&str; 20] = [
     "diff",
     "rollback",
     "retry",
+    "suspend",
+    "resume",
+    "approve",
+    "override",
     "sync",
     "accept-history",
     "history",

@@ -178,7 +178,7 @@ async fn measured(region: &Region, number: usize, system: &StorePath, round_trip
     region.machines[number].wire(Wire::new(Duration::from_millis(round_trip), 0.0)).unwrap();
     let node = region.node(number, system, |spec| {
         spec.closure_paths = vec![parts];
-        spec.health_checks.units = vec!["sshd.service".into()];
+        spec.health_checks.after.units = vec!["sshd.service".into()];
     });
     let mut look = Duration::MAX;
     for _ in 0..4 {
@@ -240,7 +240,8 @@ async fn after_silence(
         (spec.success_timeout, spec.health_timeout) =
             (Duration::from_secs(seconds), Duration::from_secs(seconds));
         // So that the verdict is not given before the wire is dead.
-        spec.health_checks.commands = BTreeMap::from([("settles".to_owned(), "sleep 2".to_owned())]);
+        spec.health_checks.after.commands =
+            BTreeMap::from([("settles".to_owned(), "sleep 2".to_owned().into())]);
     });
 
     let began = Instant::now();

@@ -9,6 +9,7 @@ mod campaign;
 mod cli;
 mod cli_on_nodes;
 mod declaring;
+mod health;
 mod hooks;
 mod links;
 mod logins;

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use driftless_lab::{Fleet, Node, Output};
 
 use crate::beginning;
+use crate::health::{self, Server};
 
 const FRAME: &str = "0123456789abcdef0123456789abcdef";
 const HASH: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -227,6 +228,47 @@ fn a_health_check_is_the_one_that_the_signed_system_has() {
 }
 
 #[test]
+fn requests_and_ports_are_those_of_the_system_and_are_asked_as_the_account() {
+    let managed = Managed::new();
+    let node = managed.node();
+    let server = Server::start("200 OK", "it is\nfine");
+    let page = format!("http://{}:{}/", health::gateway(&managed.fleet), server.port);
+    let write = |text: &str, gate: u16| {
+        managed.write(text, "");
+        let path = managed.fleet.repository().join("deployment.nix");
+        let checks = format!(
+            "http.page = {{ url = \"{page}\"; from = \"node\"; body = \"is\\nfine$\"; }}; tcp.ssh = {{ port = 22; from = \"node\"; }};
+             before.tcp.gate = {{ port = {gate}; from = \"node\"; }}; commands.root ="
+        );
+        let text = fs::read_to_string(&path).unwrap().replace("commands.root =", &checks);
+        fs::write(&path, text.replace("healthChecks =", "healthTimeout = 5; healthChecks =")).unwrap();
+        managed.sign()
+    };
+    // What the running system does not declare yet is not asked before it: nobody listens on that port.
+    let second = write("two", 23);
+    ok(&managed.deploy());
+    assert_eq!(node.running().unwrap(), second);
+    let said = managed.verb("check http page");
+    says(&said, &["\nbody it is\nbody fine\n", "curl driftless-status 200\n", "curl driftless-exit 0\n"]);
+    says(&managed.verb("check tcp ssh"), &["\ncode 0\n"]);
+    says(&managed.verb("check http absent"), &["has no health check absent"]);
+    write("three", 22);
+    let held = managed.deploy();
+    assert!(!held.success());
+    says(&held, &["not touched, because its check tcp gate must pass first", "Connection refused"]);
+
+    let open = "echo 'localhost 22 3' >/etc/gate && mount --bind /etc/gate \"$(readlink -f /run/current-system/etc/driftless-node/tcp/before.gate)\"";
+    node.enter(open).unwrap().ok().unwrap();
+    server.says("500 Internal Server Error", "out of order");
+    let bad = managed.deploy();
+    assert!(!bad.success());
+    says(&bad, &["rolled back", "http page: status 500, expected 200 to 399; it says: out of order"]);
+    assert_eq!(node.running().unwrap(), second);
+    let sudo = node.enter("journalctl -q --no-pager -t sudo -o cat").unwrap().stdout;
+    assert!(!sudo.contains("check http") && !sudo.contains("check tcp"), "no root is needed: {sudo}");
+}
+
+#[test]
 fn who_has_the_accounts_key_can_do_nothing_but_deploy() {
     let managed = Managed::new();
     let node = managed.node();
@@ -292,10 +334,16 @@ fn who_has_the_accounts_key_can_do_nothing_but_deploy() {
         "check unit a%057b",
         "check command ../../../bin/sh",
         "check shell id",
+        "check http ../../../etc/shadow",
+        "check tcp a%040b",
         "reboot now",
         "secrets compare ../../../etc",
         "secrets put a b now",
         "pin",
+        "suspend x alice",
+        "suspend ../x alice - because",
+        "suspend x alice soon because",
+        "unsuspend ../x",
     ] {
         managed.refuses(&format!("driftless-node 1 {FRAME} {words}"));
     }

@@ -3,6 +3,7 @@
 //! Runs with the small nixpkgs in `tests/nixpkgs`, and again with the real one that `DRIFTLESS_TEST_NIXPKGS` names.
 //! Never looks into `nix/`: only its three entries (`default.nix`, `manifest.nix`, the NixOS module) are used.
 
+mod health;
 mod secrets;
 
 use std::fs;
@@ -215,6 +216,7 @@ fn every_option_reaches_the_manifest() {
                     { "on": "@a and not web", "effect": "deny", "days": ["sat", "sun"], "hours": "22:00-24:00",
                       "from": "2026-12-20", "until": "2027-01-02", "timeZone": "UTC" },
                 ],
+                "healthChecks": { "units": [], "commands": {} },
             })
         );
         let web = deployment.nodes()["web"].take();
@@ -765,7 +767,7 @@ fn a_flake_says_what_holds_for_the_whole_fleet() {
         fleet.flake("names")["rollout"],
         json!({
             "waves": [{ "on": "*" }], "windows": [], "maxInFlight": 5, "onFailure": "halt", "unreachable": "skip",
-            "approvalExpires": 86400, "requireAll": false, "healAfter": 600,
+            "approvalExpires": 86400, "requireAll": false, "healAfter": 600, "healthChecks": { "units": [], "commands": {} },
         })
     );
     let waves = "waves = [ { on = \"@canary\"; soak = \"10m\"; } { on = \"*\"; } ];";

@@ -9,8 +9,10 @@ mod removal;
 mod rest;
 mod restart;
 mod rivals;
+mod rollouts;
 mod source;
 mod state;
+mod steering;
 mod streaming;
 
 use std::time::Duration;

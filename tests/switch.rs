@@ -29,6 +29,7 @@ mod race;
 mod scarcity;
 mod scenario;
 mod spine;
+mod suspended;
 mod worst_case;
 
 use std::collections::BTreeMap;
@@ -216,7 +217,7 @@ async fn a_descendant_that_keeps_the_lock_does_not_block_the_rollback() {
 async fn a_controller_that_dies_while_the_node_waits_leaves_it_to_roll_back_alone() {
     let bench = Bench::new("first");
     let system: StorePath = System::new("second").build().unwrap().parse().unwrap();
-    let node = bench.node(&system, |spec| spec.health_checks.units = vec!["never.service".into()]);
+    let node = bench.node(&system, |spec| spec.health_checks.after.units = vec!["never.service".into()]);
     let (show, mut stage) = watch::channel(Stage::Preparing);
     {
         let (nix, order) = (bench.nix(), bench.order(&system, Goal::Switch));
@@ -249,8 +250,8 @@ async fn a_successor_re_attaches_to_a_waiting_switch_and_accepts_it() {
     let bench = Bench::new("first");
     let system: StorePath = System::new("second").build().unwrap().parse().unwrap();
     let node = bench.node(&system, |spec| {
-        spec.health_checks.commands =
-            BTreeMap::from([("file".to_owned(), "test -e /run/healthy".to_owned())]);
+        spec.health_checks.after.commands =
+            BTreeMap::from([("file".to_owned(), "test -e /run/healthy".to_owned().into())]);
     });
     let (show, mut stage) = watch::channel(Stage::Preparing);
     {
@@ -278,14 +279,14 @@ async fn a_health_check_that_fails_rolls_back_with_its_name_and_output() {
     let bench = Bench::new("first");
     let check: Tune = |spec| {
         let command = "echo the shop is closed; exit 7".to_owned();
-        spec.health_checks.commands = BTreeMap::from([("shop".to_owned(), command)]);
+        spec.health_checks.after.commands = BTreeMap::from([("shop".to_owned(), command.into())]);
         spec.health_timeout = Duration::from_secs(8);
     };
     let (_, ended) = bench.deploy_with(&System::new("second"), check, Goal::Switch).await;
     let entry = ended.unwrap();
     bench.assert_outcome(&entry, Outcome::RolledBack, Some(Cause::Rejected)).await;
     assert!(
-        entry.detail.contains("check \"shop\"") && entry.detail.contains("the shop is closed"),
+        entry.detail.contains("command shop") && entry.detail.contains("the shop is closed"),
         "{}",
         entry.detail
     );
@@ -297,7 +298,7 @@ async fn a_reboot_in_the_middle_comes_back_with_the_previous_system() {
     let bench = Bench::new("first");
     let system: StorePath = System::new("second").build().unwrap().parse().unwrap();
     let node = bench.node(&system, |spec| {
-        spec.health_checks.units = vec!["never.service".into()];
+        spec.health_checks.after.units = vec!["never.service".into()];
         spec.health_timeout = Duration::from_secs(60);
     });
     let (show, mut stage) = watch::channel(Stage::Preparing);
@@ -325,7 +326,7 @@ async fn a_reboot_in_the_middle_comes_back_with_the_previous_system() {
 async fn a_node_that_dies_for_good_in_the_middle_is_not_waited_for_any_longer_than_it_needs() {
     let bench = Bench::new("first");
     let system: StorePath = System::new("second").build().unwrap().parse().unwrap();
-    let node = bench.node(&system, |spec| spec.health_checks.units = vec!["never.service".into()]);
+    let node = bench.node(&system, |spec| spec.health_checks.after.units = vec!["never.service".into()]);
     let (nix, order) = (bench.nix(), bench.order(&system, Goal::Switch));
     let (show, mut stage) = watch::channel(Stage::Preparing);
     let die = async {
@@ -394,7 +395,7 @@ async fn somebody_elses_switch_meanwhile_is_left_alone() {
     let bench = Bench::new("first");
     let system: StorePath = System::new("second").build().unwrap().parse().unwrap();
     let foreign: StorePath = System::new("foreign").build().unwrap().parse().unwrap();
-    let node = bench.node(&system, |spec| spec.health_checks.units = vec!["never.service".into()]);
+    let node = bench.node(&system, |spec| spec.health_checks.after.units = vec!["never.service".into()]);
     let nix = bench.nix();
     let (show, mut stage) = watch::channel(Stage::Preparing);
     node.push(&nix, &foreign, &show).await.unwrap();

@@ -20,7 +20,7 @@ use driftless::serve::metrics::{
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -34,6 +34,8 @@ struct Windows {
     wake: Arc<Notify>,
     shutdown: CancellationToken,
     served: tokio::task::JoinHandle<()>,
+    /// Nobody hears them.
+    _wishes: mpsc::Receiver<serve::steer::Wish>,
 }
 
 struct Answer {
@@ -61,10 +63,12 @@ impl Windows {
         let (publish, snapshot) = watch::channel(Arc::new(snapshot));
         let (metrics, wake) = (Arc::new(Metrics::new()), Arc::new(Notify::new()));
         let shutdown = CancellationToken::new();
-        let server =
-            serve::run(tcp, Some(unix), snapshot, Arc::clone(&metrics), Arc::clone(&wake), shutdown.clone());
+        let (tell, wishes) = mpsc::channel(4);
+        let (look, hatch) = (Arc::clone(&wake), serve::steer::Hatch::new(tell, Arc::new(Notify::new())));
+        let controls = serve::Controls { look, hatch, token_file: None };
+        let server = serve::run(tcp, Some(unix), snapshot, Arc::clone(&metrics), controls, shutdown.clone());
         let served = tokio::spawn(server);
-        Self { address, folder, publish, metrics, wake, shutdown, served }
+        Self { address, folder, publish, metrics, wake, shutdown, served, _wishes: wishes }
     }
 
     fn publish(&self, snapshot: Snapshot) {

@@ -12,7 +12,9 @@ let
       port = anyType;
       package = anyType;
       lines = anyType;
-      ints = { unsigned = anyType; positive = anyType; };
+      ints = { unsigned = anyType; positive = anyType; between = _: _: anyType; };
+      nonEmptyStr = anyType;
+      attrs = anyType;
       enum = _: anyType;
       nullOr = _: anyType;
       listOf = _: anyType;

@@ -48,7 +48,7 @@ let
       };
       unsupported =
         note (checksBefore != [ ]) "deployment.preDeployChecks"
-          "driftless checks a node after an activation, and rolls it back; before it nothing is checked"
+          "they may run programs that only the deployment brings, and healthChecks.before is asked before anything is copied; declare there what must hold"
         ++ map
           (check: {
             setting = "deployment.healthChecks (${check.description}): timeout = ${toString check.timeout}";

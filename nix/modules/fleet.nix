@@ -5,6 +5,7 @@ let
   inherit (lib) mkOption types;
   node = import ./node.nix {
     inherit nixpkgs system extendLib;
+    fleetChecks = config.rollout.healthChecks;
     allNodes = config.nodes;
   };
 

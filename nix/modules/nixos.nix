@@ -4,7 +4,16 @@
 {
   imports = [ ./secrets.nix ../node.nix ];
 
-  config.services.driftless-node.checks = config.driftless.healthChecks.commands;
+  # The fleet's are not known here: a flake says them beside its configurations.
+  config.services.driftless-node =
+    let
+      checks = (import ../health-checks.nix).ofNode {
+        node = config.networking.hostName or "";
+        host = import ../host-of.nix { inherit (config.driftless) host sshOptions; };
+        own = config.driftless.healthChecks;
+      };
+    in
+    { checks = checks.commands; httpChecks = checks.http; tcpChecks = checks.tcp; };
 
   options.driftless = (import ../options.nix { inherit lib; hostDefault = null; }).node // {
     hostIsSet = lib.mkOption {

@@ -1,19 +1,24 @@
 # One node of a deployment, as a submodule. Evaluates the node's NixOS configuration with the node's own nixpkgs; never
 # decides what becomes of the result.
-{ nixpkgs, system, extendLib, allNodes }:
+{ nixpkgs, system, extendLib, fleetChecks, allNodes }:
 { lib, name, config, ... }:
 let
   inherit (lib) mkOption types;
 
   # The node runs what its own system says a check is, not what comes over the network.
-  checks = config.healthChecks.commands;
+  checks = (import ../health-checks.nix).ofNode {
+    node = name;
+    host = import ../host-of.nix { inherit (config) host sshOptions; };
+    own = config.healthChecks;
+    fleet = fleetChecks;
+  };
 
   evaluate = modules:
     let
       evalConfig = import (config.nixpkgs + "/nixos/lib/eval-config.nix");
       evaluated = evalConfig {
         inherit system;
-        modules = modules ++ [ ./secrets.nix ../node.nix { services.driftless-node = { inherit checks; }; } ];
+        modules = modules ++ [ ./secrets.nix ../node.nix { services.driftless-node = { checks = checks.commands; httpChecks = checks.http; tcpChecks = checks.tcp; }; } ];
         lib = extendLib (import (config.nixpkgs + "/lib"));
         specialArgs = {
           inherit name;

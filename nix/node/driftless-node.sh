@@ -33,6 +33,11 @@ SIGNED_BY=@signedBy@
 SELF=/run/current-system/sw/bin/driftless-node
 JOURNAL=/var/lib/driftless-node/switches
 CHECKS=/run/current-system/etc/driftless-node/checks
+# Of checks that need no root, what curl and bash are told: nix/health-checks.nix.
+HTTP_CHECKS=/run/current-system/etc/driftless-node/http
+TCP_CHECKS=/run/current-system/etc/driftless-node/tcp
+# As much of an answer as is looked at, bytes: src/probe.rs.
+MOST_BODY=65536
 
 refuse() { # WHY...
   printf 'driftless-node: refused: %s\n' "$*" >&2
@@ -69,6 +74,12 @@ is_id() {
 is_number() {
   case $1 in '' | *[!0-9]*) return 1 ;; esac
   [ ${#1} -le 5 ]
+}
+
+# A time in seconds, or none.
+is_end() {
+  case $1 in -) return 0 ;; '' | *[!0-9]*) return 1 ;; esac
+  [ ${#1} -le 12 ]
 }
 
 # A whole path, directly in the store; its name is a hash of 32 letters, a dash, and more.
@@ -194,7 +205,9 @@ check() { # [WORD]...
     reject) [ $# -eq 3 ] && is_id "$1" && is_hex "$2" 32 && is_text "$3" ;;
     pin) [ $# -eq 3 ] && is_text "$1" && is_text "$2" && is_text "$3" ;;
     unpin | forgive) [ $# -eq 0 ] ;;
-    reboot) [ $# -eq 1 ] && is_boot_id "$1" ;;
+    suspend) [ $# -eq 4 ] && is_id "$1" && is_text "$2" && is_end "$3" && is_text "$4" ;;
+    unsuspend) [ $# -eq 1 ] && is_id "$1" ;;
+    reboot) [ $# -ge 1 ] && [ $# -le 2 ] && is_boot_id "$1" && { [ $# -eq 1 ] || is_store_path "$2"; } ;;
     secrets) check_secrets "$@" ;;
     *) refuse "there is no verb $(quoted "$verb")" ;;
   esac
@@ -203,10 +216,10 @@ check() { # [WORD]...
 is_phases() { case $1 in '' | *[!a-z\ -]*) return 1 ;; esac; [ ${#1} -le 100 ]; }
 is_boot_id() { case $1 in *[!0-9a-f-]*) return 1 ;; esac; [ ${#1} -eq 36 ]; }
 
-check_of_health() { # unit|command NAME
+check_of_health() { # unit|command|http|tcp NAME
   case $1 in
     unit) is_unit "$2" ;;
-    command) is_word "$2" ;;
+    command | http | tcp) is_word "$2" ;;
     *) return 1 ;;
   esac
 }
@@ -220,7 +233,7 @@ check_start() { # ID SYSTEM KEY=VALUE...
       expected=*) is_store_path "$value" ;;
       nonce=*) is_hex "$value" 32 ;;
       goal=switch | goal=boot | goal=test | last-resort=reboot | last-resort=none) ;;
-      ignore-failed=yes | ignore-failed=no | unproven=yes | unproven=no) ;;
+      ignore-failed=yes | ignore-failed=no | unproven=yes | unproven=no | reboots=allowed) ;;
       switch-timeout=* | contact-timeout=* | health-timeout=*) is_number "$value" ;;
       revision=* | asker=* | ignore-units=* | contact-over=* | checks=*) is_text "$value" ;;
       *) false ;;
@@ -252,7 +265,15 @@ act() { # [WORD]...
   case $verb in
     observe) clean "$SHELL_OF_SCRIPTS" "$SWITCH_SH" "$frame" "$verb" "$@" ;;
     closure) list_closure "$1" ;;
-    check) if [ "$1" = unit ]; then check_unit "$2"; fi ;;
+    check)
+      case $1 in
+        unit) check_unit "$2" ;;
+        http) check_http "$2" ;;
+        tcp) check_tcp "$2" ;;
+        # Below, as root.
+        command) ;;
+      esac
+      ;;
   esac
   # sshd's own word for this login, which no caller can write.
   case $verb in
@@ -288,6 +309,37 @@ check_unit() { # UNIT
   answer_check $? "$said"
 }
 
+# As the account: a request and a connection need no root. What is asked is what the system says, by the name of its check.
+check_http() { # NAME
+  declared "$HTTP_CHECKS/$1" "$1"
+  command -v curl >/dev/null || fail 'there is no curl on the node; ask from the controller, or install it'
+  open_frame
+  # The body a line each, as it comes; what curl itself says behind it.
+  { said=$({ ask_http "$HTTP_CHECKS/$1" | head -c "$MOST_BODY" | sed 's/^/body /' >&4; } 3>&1); } 4>&1
+  # The body may have ended within a line.
+  reply ''
+  printf '%s\n' "$said" | while IFS= read -r line; do reply "curl $line"; done
+  close_frame
+  exit 0
+}
+
+ask_http() { # FILE
+  env -i PATH="$PATH" LC_ALL=C HOME=/var/empty curl -q --config "$1" 2>&3 </dev/null
+  printf 'driftless-exit %s\n' "$?" >&3
+}
+
+check_tcp() { # NAME
+  declared "$TCP_CHECKS/$1" "$1"
+  read -r host port seconds <"$TCP_CHECKS/$1" || fail "$TCP_CHECKS/$1 is not what it has to be"
+  # shellcheck disable=SC2016 # expanded by the inner shell
+  said=$(timeout -k 1 "$seconds" bash -c 'exec 3<>"/dev/tcp/$1/$2"' bash "$host" "$port" 2>&1 </dev/null)
+  answer_check $? "$said"
+}
+
+declared() { # FILE NAME
+  [ -r "$1" ] || fail "the node's system has no health check $2: declare it in healthChecks, and deploy it"
+}
+
 answer_check() { # CODE SAID
   open_frame
   reply "code $1"
@@ -314,6 +366,7 @@ check_as_root() { # [WORD]...
   case $verb in
     # Nothing in them needs root.
     observe | closure) return 1 ;;
+    check) [ "${1-}" = command ] || return 1 ;;
     contact | recontact | vouch | start)
       [ $# -ge 1 ] || return 1
       for last in "$@"; do :; done

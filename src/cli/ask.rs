@@ -1,4 +1,4 @@
-//! Asks a running controller over its unix socket. Reads, and at most wakes it.
+//! Asks a running controller over its unix socket: reads, wakes it, and says what people want of it.
 //!
 //! One request in HTTP/1.0 (RFC 1945): the answer ends with the connection and is never chunked, so that no HTTP client is
 //! needed for it.
@@ -10,10 +10,13 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use crate::model::intent::edit::Done;
 use crate::model::snapshot::Snapshot;
 
 /// A controller answers from memory; longer means that it hangs.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// What is to be kept waits for the controller's disk.
+const STEERED: Duration = Duration::from_secs(40);
 /// A snapshot of 1 000 nodes has a few MiB.
 const MOST_BYTES: u64 = 256 << 20;
 
@@ -54,6 +57,12 @@ pub enum AskError {
         /// The start of what it said.
         body: String,
     },
+    /// It has a reason not to.
+    #[error("{said}")]
+    Denied {
+        /// The reason.
+        said: String,
+    },
     /// Its answer is not understood.
     #[error("the controller on {} is of another version than this program", socket.display())]
     Document {
@@ -67,19 +76,33 @@ pub enum AskError {
 
 /// Reads the controller's newest snapshot.
 pub async fn fleet(socket: &Path) -> Result<Snapshot, AskError> {
-    let body = ask(socket, "GET", "/api/v1/fleet").await?;
+    let body = ask(socket, "GET", "/api/v1/fleet", "", DEADLINE).await?;
+    serde_json::from_slice(&body).map_err(|source| AskError::Document { socket: socket.to_owned(), source })
+}
+
+/// Asks the controller for something, and waits until it is kept.
+pub async fn steer(socket: &Path, what: &str, document: &serde_json::Value) -> Result<Done, AskError> {
+    let path = format!("/api/v1/intent/{what}");
+    let body = ask(socket, "POST", &path, &document.to_string(), STEERED).await?;
     serde_json::from_slice(&body).map_err(|source| AskError::Document { socket: socket.to_owned(), source })
 }
 
 /// Makes the controller look at the world now instead of at its next interval.
 pub async fn wake(socket: &Path) -> Result<(), AskError> {
-    ask(socket, "POST", "/api/v1/wake").await.map(|_| ())
+    ask(socket, "POST", "/api/v1/wake", "", DEADLINE).await.map(|_| ())
 }
 
-async fn ask(socket: &Path, method: &str, path: &str) -> Result<Vec<u8>, AskError> {
-    let answer = tokio::time::timeout(DEADLINE, exchange(socket, method, path))
+async fn ask(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    document: &str,
+    deadline: Duration,
+) -> Result<Vec<u8>, AskError> {
+    let late = || format!("no answer within {} s", deadline.as_secs());
+    let answer = tokio::time::timeout(deadline, exchange(socket, method, path, document))
         .await
-        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s")));
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, late())));
     let answer = answer.map_err(|source| {
         let socket = socket.to_owned();
         if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
@@ -92,15 +115,27 @@ async fn ask(socket: &Path, method: &str, path: &str) -> Result<Vec<u8>, AskErro
     })?;
     let (status, body) = split(&answer);
     if !status.split_whitespace().nth(1).is_some_and(|code| code.starts_with('2')) {
+        // In the controller's own words, where it found any.
+        if let Ok(Words { error }) = serde_json::from_slice(body) {
+            return Err(AskError::Denied { said: error });
+        }
         let body = String::from_utf8_lossy(body).chars().take(500).collect();
         return Err(AskError::Refused { socket: socket.to_owned(), status, body });
     }
     Ok(body.to_vec())
 }
 
-async fn exchange(socket: &Path, method: &str, path: &str) -> io::Result<Vec<u8>> {
+#[derive(serde::Deserialize)]
+struct Words {
+    error: String,
+}
+
+async fn exchange(socket: &Path, method: &str, path: &str, document: &str) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket).await?;
-    let request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    let (kind, length) = ("Content-Type: application/json", document.len());
+    let request = format!(
+        "{method} {path} HTTP/1.0\r\nHost: localhost\r\n{kind}\r\nContent-Length: {length}\r\n\r\n{document}"
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(MOST_BYTES).read_to_end(&mut answer).await?;

@@ -24,6 +24,7 @@ use crate::model::node::{NodeSpec, Unsupported};
 use crate::model::observed::{Contact, NodeState, Observation};
 use crate::model::release::{NodeRelease, Progress as Built, Release};
 use crate::model::revision::Revision;
+use crate::model::rollout::RolloutSpec;
 use crate::model::selector::Selector;
 use crate::model::way::Way;
 use crate::nix::{Deployment, Evaluated, Nix, NixError, Place, Publication};
@@ -119,7 +120,8 @@ impl Direct {
         } else {
             on.select(&names.nodes.iter().map(|name| (name.clone(), BTreeSet::new())).collect())?
         };
-        let (mut nodes, not_deployable) = Self::evaluate_nodes(&nix, &deployment, wanted.clone()).await;
+        let (mut nodes, not_deployable) =
+            Self::evaluate_nodes(&nix, &deployment, wanted.clone(), &names.rollout).await;
         let known =
             names.nodes.iter().map(|name| (name.clone(), known(nodes.get(name), wanted.contains(name))));
         let misdeclared = check(&names.rollout, &known.collect()).err().unwrap_or_default();
@@ -148,6 +150,7 @@ impl Direct {
         nix: &Nix,
         deployment: &Deployment,
         wanted: BTreeSet<NodeName>,
+        rollout: &RolloutSpec,
     ) -> (BTreeMap<NodeName, NodeRelease>, BTreeMap<NodeName, Vec<Unsupported>>) {
         let (out, mut answers) = mpsc::channel(16);
         let collect = async {
@@ -159,7 +162,8 @@ impl Direct {
                         not_deployable.insert(name, why);
                     }
                     Ok(Evaluated::Node(spec)) => {
-                        nodes.insert(name, node_release(Some(Arc::from(spec)), Built::Building));
+                        let spec = spec.in_fleet(rollout);
+                        nodes.insert(name, node_release(Some(Arc::new(spec)), Built::Building));
                     }
                     Err(error) => {
                         let error = error_chain(&error);
@@ -264,21 +268,14 @@ impl Direct {
 
 fn observation(seen: Result<NodeState, NodeError>) -> Observation {
     let at = Timestamp::now();
-    match seen {
-        Ok(state) => Observation {
-            contact: Contact::Reachable { at },
-            // Nobody watched before: the newest switch is the best that is known.
-            state_since: state.journal.iter().filter_map(|entry| entry.finished).next_back(),
-            state: Some(state),
-            elsewhere: None,
-        },
-        Err(error) => Observation {
-            contact: Contact::Unreachable { since: at, error: error_chain(&error) },
-            state: None,
-            state_since: None,
-            elsewhere: None,
-        },
-    }
+    let (contact, state) = match seen {
+        Ok(state) => (Contact::Reachable { at }, Some(state)),
+        Err(error) => (Contact::Unreachable { since: at, error: error_chain(&error) }, None),
+    };
+    // Nobody watched before: the newest switch is the best that is known.
+    let finished = |state: &NodeState| state.journal.iter().filter_map(|entry| entry.finished).next_back();
+    let state_since = state.as_ref().and_then(finished);
+    Observation { contact, state, state_since, elsewhere: None, health: Vec::new() }
 }
 
 /// What an evaluation tells of a node that the deployment names, if it was asked for.
@@ -311,11 +308,12 @@ fn released(path: &Path, on: &Selector) -> Result<Survey> {
         .with_context(|| format!("{} is not a release", path.display()))?;
     let fleet = manifest.nodes.iter().map(|(name, spec)| (name.clone(), spec.tags.clone())).collect();
     let chosen = on.select(&fleet)?;
+    let in_fleet =
+        |spec: NodeSpec| node_release(Some(Arc::new(spec.in_fleet(&manifest.rollout))), Built::Building);
     let known = manifest.nodes.iter().map(|(name, spec)| (name.clone(), Known::from(spec))).collect();
     let misdeclared = check(&manifest.rollout, &known).err().unwrap_or_default();
     let nodes = manifest.nodes.into_iter().filter(|(name, _)| chosen.contains(name));
-    let nodes: BTreeMap<_, _> =
-        nodes.map(|(name, spec)| (name, node_release(Some(Arc::new(spec)), Built::Building))).collect();
+    let nodes: BTreeMap<_, _> = nodes.map(|(name, spec)| (name, in_fleet(spec))).collect();
     Ok(Survey {
         format: manifest.format,
         declared: nodes.len(),

@@ -18,10 +18,12 @@ use super::{Global, packages};
 use crate::config::ServeConfig;
 use crate::model::decision::Decision;
 use crate::model::hook::HookPolicy;
+use crate::model::intent::Intent;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::observed::Observed;
 use crate::model::release::{NodeRelease, Progress as Built, Release};
+use crate::model::rollout::RolloutSpec;
 use crate::model::selector::Selector;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView, State};
 use crate::plan;
@@ -90,8 +92,8 @@ pub async fn snapshot(global: &Global, args: &FleetArgs, depth: Depth) -> Result
 pub enum Depth {
     /// What runs where.
     Systems,
-    /// What a deployment from here would do, with the packages where a system is built already. Pins do not count: they
-    /// keep the controller off a node, not a person.
+    /// What a deployment from here would do, with the packages where a system is built already. Pins and suspensions by
+    /// people do not count: they keep the controller off a node, not a person.
     Deployment,
     /// Also which packages differ, for which the systems are built.
     Packages,
@@ -120,13 +122,20 @@ async fn look(global: &Global, origin: &Origin, args: &FleetArgs, depth: Depth) 
     }
     let mut nodes = here.look_at_all(&specs_of(&release)).await;
     if depth == Depth::Deployment {
-        nodes.values_mut().filter_map(|seen| seen.state.as_mut()).for_each(|state| state.pin = None);
+        // Nor do waves, windows and approvals.
+        let RolloutSpec { max_in_flight, require_all, heal_after, .. } = release.rollout;
+        release.rollout = RolloutSpec { max_in_flight, require_all, heal_after, ..RolloutSpec::default() };
+        nodes.values_mut().filter_map(|seen| seen.state.as_mut()).for_each(|state| {
+            (state.pin, state.suspended) = (None, Vec::new());
+        });
     }
     let nodes = nodes.into_iter().map(|(name, seen)| (name, Arc::new(seen))).collect();
     let observed = Observed { nodes, hooks: HookPolicy::Run, ..Observed::default() };
     let now = Timestamp::now();
-    let plan = plan::plan(&release, &observed, now);
-    let pass = Pass { release: &release, observed: &observed, plan: &plan, now };
+    // What people told a controller is its own, but for what is written on the nodes.
+    let intent = Intent::default();
+    let plan = plan::plan(&release, &observed, &intent, now);
+    let pass = Pass { release: &release, observed: &observed, plan: &plan, intent: &intent, now };
     let mut nodes = node_views(pass, &BTreeMap::new());
     for (name, node) in &mut nodes {
         let node = Arc::make_mut(node);
@@ -148,7 +157,16 @@ async fn look(global: &Global, origin: &Origin, args: &FleetArgs, depth: Depth) 
         evaluated_at: Some(evaluated_at),
         ..SourceView::unasked(origin.to_string(), String::new())
     };
-    Ok(Snapshot { version: 1, at: now, passes: 0, ready: Ready::Ready, source, nodes })
+    Ok(Snapshot {
+        version: 1,
+        at: now,
+        passes: 0,
+        ready: Ready::Ready,
+        source,
+        intent: Arc::new(intent),
+        waves: plan.waves,
+        nodes,
+    })
 }
 
 /// Since when a node is what it is. Nobody watched before: its newest switch is the best that is known.
@@ -227,7 +245,7 @@ pub async fn one(global: &Global, name: &NodeName, declared: Declared) -> Result
 }
 
 /// Keeps the nodes that were asked for.
-fn choose(mut snapshot: Snapshot, args: &FleetArgs) -> Result<Snapshot> {
+pub fn choose(mut snapshot: Snapshot, args: &FleetArgs) -> Result<Snapshot> {
     let Some(selector) = &args.on else { return Ok(snapshot) };
     let tags = |node: &Arc<NodeView>| node.spec.as_ref().map(|spec| spec.tags.clone()).unwrap_or_default();
     let fleet = snapshot.nodes.iter().map(|(name, node)| (name.clone(), tags(node))).collect();

@@ -89,6 +89,7 @@ fn why(node: &NodeView, word: Word) -> String {
     match word {
         Word::Nothing => String::new(),
         Word::Attach | Word::Wait | Word::Hold => node.why.clone(),
+        Word::Reboot => node.why.clone(),
         Word::Deploy => {
             let packages = node.packages.as_ref().filter(|diff| !diff.is_empty());
             let named = |diff: &PackageDiff| {
@@ -108,6 +109,7 @@ fn why(node: &NodeView, word: Word) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Word {
     Deploy,
+    Reboot,
     Attach,
     Wait,
     Hold,
@@ -118,6 +120,7 @@ impl Word {
     fn of(decision: &Decision) -> Self {
         match decision {
             Decision::Act { action: Action::Deploy { .. } } => Self::Deploy,
+            Decision::Act { action: Action::Reboot { .. } } => Self::Reboot,
             Decision::Act { action: Action::Attach { .. } } => Self::Attach,
             Decision::InFlight => Self::Wait,
             Decision::Hold { .. } => Self::Hold,
@@ -128,6 +131,7 @@ impl Word {
     fn as_str(self) -> &'static str {
         match self {
             Self::Deploy => "deploy",
+            Self::Reboot => "reboot",
             Self::Attach => "attach",
             Self::Wait => "in flight",
             Self::Hold => "hold",
@@ -138,6 +142,7 @@ impl Word {
     fn counted(self) -> &'static str {
         match self {
             Self::Deploy => "to deploy",
+            Self::Reboot => "to reboot",
             Self::Attach => "to attach to",
             Self::Wait => "in flight",
             Self::Hold => "held",
@@ -147,7 +152,7 @@ impl Word {
 
     fn color(self) -> AnsiColor {
         match self {
-            Self::Deploy | Self::Attach | Self::Wait => AnsiColor::Cyan,
+            Self::Deploy | Self::Reboot | Self::Attach | Self::Wait => AnsiColor::Cyan,
             Self::Hold => AnsiColor::Yellow,
             Self::Nothing => AnsiColor::Green,
         }

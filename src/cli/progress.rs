@@ -181,6 +181,7 @@ pub fn fine(stage: &Stage) -> String {
             format!("building on the node, {done} of {total}: {now}")
         }
         Stage::Preparing
+        | Stage::Rebooting
         | Stage::Copying { .. }
         | Stage::Building { .. }
         | Stage::Hook { .. }
@@ -192,6 +193,7 @@ pub fn fine(stage: &Stage) -> String {
 fn coarse(stage: &Stage) -> String {
     match stage {
         Stage::Preparing => "preparing".into(),
+        Stage::Rebooting => "rebooting".into(),
         Stage::Copying { bytes: _, total } if *total > 0 => format!("copying {}", bytes(*total)),
         Stage::Copying { .. } => "copying".into(),
         Stage::Building { .. } => "building on the node".into(),

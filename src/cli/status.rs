@@ -1,5 +1,8 @@
 //! `driftless status`: one line a node, with the reason always there. Shows a snapshot; looks at nothing itself.
 
+mod people;
+mod watch;
+
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -11,15 +14,32 @@ use super::fleet::{Depth, LookArgs};
 use super::output::{self, Format};
 use super::table::{Cell, Table};
 use super::{Global, fleet};
+use crate::model::progress;
 use crate::model::release::Progress;
 use crate::model::revision::Revision;
 use crate::model::snapshot::{NodeView, Ready, Snapshot, SourceView, State};
 use crate::model::spoken::age;
 
+/// Arguments of `status`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Which fleet, and in which form.
+    #[command(flatten)]
+    pub look: LookArgs,
+    /// Draw it again as it changes, until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// Shows the fleet of a running controller until Ctrl-C.
+pub async fn watch(global: &Global, args: &Args) -> Result<ExitCode> {
+    watch::run(global, args).await
+}
+
 /// Prints the fleet.
-pub async fn run(global: &Global, args: LookArgs) -> Result<ExitCode> {
-    let snapshot = fleet::snapshot(global, &args.fleet, Depth::Systems).await?;
-    match args.format {
+pub async fn run(global: &Global, args: Args) -> Result<ExitCode> {
+    let snapshot = fleet::snapshot(global, &args.look.fleet, Depth::Systems).await?;
+    match args.look.format {
         Format::Text => output::print(&text(&snapshot, Timestamp::now(), output::width()))?,
         Format::Json => output::print_json(&snapshot)?,
     }
@@ -34,11 +54,11 @@ pub fn text(snapshot: &Snapshot, now: Timestamp, width: Option<usize>) -> String
     for (name, node) in &snapshot.nodes {
         table.push([
             Cell::plain(name.as_str()),
-            Cell::state(node.state),
+            Cell::state(node.state, node.note()),
             Cell::plain(age(node.since, now)),
             Cell::plain(running(node)),
             Cell::plain(desired(node)),
-            Cell::plain(if node.state == State::InSync { "" } else { node.why.as_str() }),
+            Cell::plain(why(node)),
         ]);
     }
     if snapshot.nodes.is_empty() {
@@ -46,7 +66,16 @@ pub fn text(snapshot: &Snapshot, now: Timestamp, width: Option<usize>) -> String
     } else {
         text.push_str(&table.render(width));
     }
+    let people = people::lines(snapshot, now);
+    if !people.is_empty() {
+        text.push('\n');
+        text.extend(people.iter().map(|line| format!("{line}\n")));
+    }
     text
+}
+
+fn why(node: &NodeView) -> &str {
+    if node.state == State::InSync && node.suspended.is_none() { "" } else { node.why.as_str() }
 }
 
 /// Which commit is in force, how old that knowledge is, and what is wrong with a newer one.
@@ -59,7 +88,8 @@ pub fn header(snapshot: &Snapshot, now: Timestamp) -> String {
     if let Some(at) = source.evaluated_at {
         clauses.push(format!("evaluated {} ago", age(at, now)));
     }
-    clauses.push(progress(snapshot));
+    clauses.extend(progress::sentence(&snapshot.waves));
+    clauses.push(in_sync(snapshot));
     let mut text = clauses.join(" · ");
     text.push('\n');
     for trouble in troubles(snapshot, now) {
@@ -84,7 +114,7 @@ fn named(revision: &Revision) -> String {
     format!("{} {:?}", revision.commit.short(), revision.subject)
 }
 
-fn progress(snapshot: &Snapshot) -> String {
+fn in_sync(snapshot: &Snapshot) -> String {
     let in_sync = snapshot.nodes.values().filter(|node| node.state == State::InSync).count();
     let all = snapshot.nodes.len();
     let noun = if all == 1 { "node" } else { "nodes" };

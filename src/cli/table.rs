@@ -30,9 +30,9 @@ impl Cell {
         Self { text: one_line(&text.into()), style }
     }
 
-    /// A node's state in its colour.
-    pub fn state(state: State) -> Self {
-        Self::styled(state.as_str(), style_of(state))
+    /// A node's state in its colour, and what else there is to say of it.
+    pub fn state(state: State, more: &str) -> Self {
+        Self::styled(format!("{}{more}", state.as_str()), style_of(state))
     }
 }
 
@@ -115,10 +115,10 @@ mod tests {
 
     fn sample() -> Table<3> {
         let mut table = Table::new(["NODE", "STATE", "WHY"]);
-        table.push([Cell::plain("web1"), Cell::state(State::InSync), Cell::default()]);
+        table.push([Cell::plain("web1"), Cell::state(State::InSync, ""), Cell::default()]);
         table.push([
             Cell::plain("a-long-name"),
-            Cell::state(State::Failed),
+            Cell::state(State::Failed, ""),
             Cell::plain("it broke\n  in two lines, at some length"),
         ]);
         table

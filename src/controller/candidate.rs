@@ -2,6 +2,7 @@
 //! all that is found out about it, until that is known; any other does not wait. The rules are `plan`'s.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::prepare::{Failure, Prepared};
 use crate::model::manifest::Names;
@@ -133,7 +134,7 @@ impl Hearing {
     }
 }
 
-fn fate_of(outcome: &Result<Option<Box<NodeSpec>>, Failure>) -> Fate {
+fn fate_of(outcome: &Result<Option<Arc<NodeSpec>>, Failure>) -> Fate {
     match outcome {
         Ok(Some(spec)) if spec.host.is_some() => Fate::Kept,
         Ok(Some(_) | None) => Fate::Lost,
@@ -156,7 +157,7 @@ mod tests {
         let mut spec = sample::spec(name);
         spec.tags = BTreeSet::from([tag.parse().unwrap()]);
         spec.after = after.iter().map(|after| after.parse().unwrap()).collect();
-        Prepared::Evaluated(name.parse().unwrap(), Ok(Some(Box::new(spec))))
+        Prepared::Evaluated(name.parse().unwrap(), Ok(Some(spec.into())))
     }
 
     fn word(candidate: Candidate) -> (String, Option<Candidate>) {

@@ -14,6 +14,7 @@ use crate::model::snapshot::NodeView;
 use crate::model::store_path::StorePath;
 use crate::nix::Nix;
 use crate::node::Node;
+use crate::reconcile::Reconciler;
 
 /// Two systems.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,8 +61,31 @@ impl Default for Comparisons {
 }
 
 impl Comparisons {
+    /// Shows the differences that are known, and asks for those of nodes whose difference nobody knows yet. The next pass
+    /// shows what came of it.
+    pub fn show(
+        &mut self,
+        world: &mut Reconciler,
+        nodes: impl Fn(&NodeName) -> Option<Arc<Node>>,
+        nix: &Nix,
+        desk: &Desk,
+    ) {
+        for (name, view) in world.views_mut() {
+            let Some(pair) = Pair::of(view) else { continue };
+            let answers = view.observation.as_ref().is_some_and(|seen| seen.contact.is_reachable());
+            if view.packages.is_none()
+                && answers
+                && pair.running != pair.desired
+                && let Some(node) = nodes(name)
+            {
+                Arc::make_mut(view).packages = self.of(pair, &node, nix, desk);
+            }
+        }
+        self.forget_unused(world.views());
+    }
+
     /// The difference, if it is known already; otherwise it is asked for.
-    pub fn of(&mut self, pair: Pair, node: &Arc<Node>, nix: &Nix, desk: &Desk) -> Option<PackageDiff> {
+    fn of(&mut self, pair: Pair, node: &Arc<Node>, nix: &Nix, desk: &Desk) -> Option<PackageDiff> {
         match self.known.get(&pair) {
             Some(Known::Difference(packages)) => return Some(packages.clone()),
             Some(Known::NotSince(tried)) if tried.elapsed() < AGAIN => return None,
@@ -93,7 +117,7 @@ impl Comparisons {
     }
 
     /// Forgets what no node shows any more.
-    pub fn forget_unused(&mut self, views: &BTreeMap<NodeName, Arc<NodeView>>) {
+    fn forget_unused(&mut self, views: &BTreeMap<NodeName, Arc<NodeView>>) {
         let shown: BTreeSet<Pair> = views.values().filter_map(|view| Pair::of(view)).collect();
         self.known.retain(|pair, _| shown.contains(pair));
         self.asked.retain(|pair, _| shown.contains(pair));

@@ -1,8 +1,8 @@
 //! Which closed word of the metrics an outcome is counted under.
 
 use crate::model::journal::{Entry, Outcome};
-use crate::node::NodeError;
-use crate::serve::metrics::{DeploymentResult, FetchResult};
+use crate::node::{NodeError, Rebooted};
+use crate::serve::metrics::{DeploymentResult, FetchResult, RebootResult};
 use crate::source::SourceError;
 
 /// How a fetch is counted that failed.
@@ -24,6 +24,15 @@ pub fn fetch(error: &SourceError) -> FetchResult {
         | SourceError::Entry { .. }
         | SourceError::Watch { .. }
         | SourceError::Interrupted { .. } => FetchResult::Other,
+    }
+}
+
+/// How a reboot is counted.
+pub fn reboot(outcome: &Result<Rebooted, NodeError>) -> RebootResult {
+    match outcome {
+        Ok(Rebooted::Back) => RebootResult::Back,
+        Ok(Rebooted::NotBack) => RebootResult::NotBack,
+        Err(_) => RebootResult::NotTold,
     }
 }
 

@@ -4,7 +4,7 @@
 
 mod entering;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,21 +12,20 @@ use jiff::{SignedDuration, Timestamp};
 use rand::Rng;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::clock::moved;
 use super::commit_times::CommitTimes;
 use super::head::{Fetched, fetch};
 use super::memory::{Memory, MemoryFile, Now};
 use super::prepare::{Preparation, prepare};
 use super::preparing::Preparing;
-use super::succession::unfinished;
 use super::{Desk, News, Options, counted};
 use crate::error_chain::error_chain;
-use crate::model::name::NodeName;
 use crate::model::release::Release;
 use crate::model::revision::Revision;
 use crate::model::snapshot::{Blocked, BlockedReason, SourceView};
-use crate::model::way::Way;
 use crate::nix::Nix;
+use crate::reconcile::clock::moved;
+use crate::reconcile::succession::unfinished;
+use crate::reconcile::{Left, Reconciler};
 use crate::serve::metrics::{EvaluationResult, FetchResult, Metrics};
 use crate::source::{Lineage, Source, SourceError};
 
@@ -58,13 +57,13 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// Starts with what is remembered: the release in force, and the ways over which nodes answered.
-    pub fn new(source: Source, options: &Options) -> (Self, BTreeMap<NodeName, Way>) {
+    /// Starts with what is remembered: the release in force, and what nobody else knows of the nodes.
+    pub fn new(source: Source, options: &Options) -> (Self, Left) {
         let config = options.config.source.clone();
         let memory = MemoryFile::of(&options.state_dir);
-        let (release, last_good, ways) = match memory.load() {
-            Some(Memory { release, last_good, ways }) => (Some(release), last_good, ways),
-            None => (None, None, BTreeMap::new()),
+        let (release, last_good, left) = match memory.load() {
+            Some(Memory { release, last_good, left }) => (Some(release), last_good, left),
+            None => Default::default(),
         };
         let unasked = SourceView::unasked(config.display_url(), config.branch.clone());
         let view = SourceView { last_good, ..unasked };
@@ -85,7 +84,7 @@ impl Desired {
             prepare_again: None,
             tries: 0,
         };
-        (desired, ways)
+        (desired, left)
     }
 
     /// The release in force.
@@ -124,9 +123,7 @@ impl Desired {
 
     /// Ends fetch, evaluation and builds.
     pub fn cancel(&mut self) {
-        self.fetching = None;
-        self.preparing = None;
-        self.waiting = None;
+        (self.fetching, self.preparing, self.waiting) = (None, None, None);
     }
 
     /// Starts what is due. Returns when the next thing will be.
@@ -244,8 +241,7 @@ impl Desired {
     }
 
     fn supersede(&mut self, metrics: &Metrics) {
-        (self.prepare_again, self.tries) = (None, 0);
-        self.waiting = None;
+        (self.prepare_again, self.tries, self.waiting) = (None, 0, None);
         let Some(superseded) = self.preparing.take() else { return };
         metrics.evaluated(EvaluationResult::Superseded, superseded.began.elapsed());
         let in_force = self.release.as_ref().and_then(|release| release.revision.as_ref());
@@ -261,16 +257,16 @@ impl Desired {
     }
 
     /// Keeps the release in force for a successor.
-    pub fn remember(&mut self, ways: &BTreeMap<NodeName, Way>) {
+    pub fn remember(&mut self, reconciler: &Reconciler) {
         if let Some(release) = &self.release {
-            self.memory.keep(Now { release, last_good: self.view.last_good.as_ref(), ways });
+            self.memory.keep(Now::of(release, self.view.last_good.as_ref(), reconciler));
         }
     }
 
     /// The same, at the end: what the last pass changed is kept too.
-    pub async fn remember_all(&mut self, ways: &BTreeMap<NodeName, Way>) {
+    pub async fn remember_all(&mut self, reconciler: &Reconciler) {
         if let Some(release) = &self.release {
-            self.memory.flush(Now { release, last_good: self.view.last_good.as_ref(), ways }).await;
+            self.memory.flush(Now::of(release, self.view.last_good.as_ref(), reconciler)).await;
         }
     }
 }

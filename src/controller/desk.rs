@@ -9,7 +9,8 @@ use super::prepare::Prepared;
 use crate::model::name::NodeName;
 use crate::model::packages::PackageDiff;
 use crate::model::store_path::StorePath;
-use crate::node::Look;
+use crate::node::Checked;
+use crate::reconcile::lookout::Sight;
 use crate::source::SourceError;
 
 /// What a task found; read by the next pass.
@@ -20,13 +21,15 @@ pub(super) enum News {
     /// A step of evaluating and building a revision.
     Prepared { number: u64, step: Prepared },
     /// A node was looked at.
-    Observed { node: NodeName, look: Box<Look> },
+    Observed { node: NodeName, sight: Box<Sight> },
     /// An action ended; the node was looked at right after it.
     Ended(Box<super::execute::Ended>),
     /// Two closures were compared.
     Compared { pair: super::compare::Pair, packages: Option<PackageDiff> },
     /// A node's secrets were compared, and brought where they were new; or not.
     SecretsCompared { node: NodeName, toplevel: StorePath, well: bool },
+    /// The health checks of a node were asked.
+    HealthChecked { node: NodeName, round: Vec<Checked> },
 }
 
 /// How tasks hand in what they found.

@@ -4,25 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
-use super::clock::moved;
+use super::connections::sight;
 use super::{Desk, News, counted};
 use crate::error_chain::error_chain;
-use crate::model::decision::Action;
-use crate::model::hook::{Hook, HookFailure, HookPoint, HookPolicy};
+use crate::model::decision::{Action, Purpose};
+use crate::model::hook::{Hook, HookPolicy};
 use crate::model::journal::{Entry, Outcome};
 use crate::model::name::NodeName;
 use crate::model::node::Goal;
-use crate::model::observed::{Attempt, AttemptKind, InFlight, Stage};
-use crate::model::release::Release;
+use crate::model::observed::{AttemptKind, Stage};
 use crate::model::store_path::StorePath;
 use crate::nix::Nix;
-use crate::node::{Look, Node, NodeError, Order};
+use crate::node::{Node, NodeError, Order, Rebooted};
 use crate::plan::CONTROLLER;
+use crate::reconcile::actions::{self, Failed};
+use crate::reconcile::lookout::Sight;
 use crate::serve::metrics::{DeploymentMeter, Metrics};
 
 /// A stage that changes is shown at most so often.
@@ -30,18 +30,12 @@ const SHOW: Duration = Duration::from_millis(250);
 /// The look after an action.
 const LOOK: Duration = Duration::from_secs(20);
 
-/// What is being done, and what failed before a node's journal could say so.
+/// The tasks of what is being done.
 #[derive(Debug, Default)]
-pub struct Running {
-    actions: BTreeMap<NodeName, Acting>,
-    attempts: BTreeMap<NodeName, Attempt>,
-    hook_failures: BTreeMap<NodeName, HookFailure>,
-}
+pub struct Running(BTreeMap<NodeName, Acting>);
 
 #[derive(Debug)]
 struct Acting {
-    toplevel: StorePath,
-    since: Timestamp,
     stage: watch::Receiver<Stage>,
     task: JoinHandle<()>,
 }
@@ -68,127 +62,66 @@ pub struct Job {
 pub struct Ended {
     /// On which node.
     pub node: NodeName,
-    /// What was to be installed.
-    pub toplevel: StorePath,
-    /// The journal's entry, or why there is none.
-    pub outcome: Result<Entry, NodeError>,
-    /// How the hooks after it ended.
-    pub hooks: Result<(), NodeError>,
-    /// The node right after it.
-    pub seen: Look,
+    /// The journal's entry, where there is one.
+    pub entry: Option<Entry>,
+    /// The rest.
+    pub ended: actions::Ended,
+}
+
+impl Ended {
+    /// The end of an action that nobody could begin.
+    pub fn unbegun(node: &NodeName, action: &Action, sight: Sight) -> News {
+        let said = sight.outcome.as_ref().err().cloned().unwrap_or_default();
+        let outcome = Err(Failed { said, kind: AttemptKind::Way });
+        let toplevel = action.toplevel().clone();
+        let ended = actions::Ended { toplevel, outcome, hooks: Ok(()), sight };
+        News::Ended(Box::new(Self { node: node.clone(), entry: None, ended }))
+    }
 }
 
 impl Running {
     /// Starts one action.
     pub fn start(&mut self, job: Job, desk: &Desk) {
         let Job { node, action, revision, .. } = &job;
-        let (toplevel, goal) = match action {
-            Action::Deploy { toplevel, goal, .. } => (toplevel.clone(), *goal),
-            Action::Attach { toplevel, .. } => (toplevel.clone(), node.spec().goal),
+        let goal = match action {
+            Action::Deploy { goal, .. } => *goal,
+            Action::Attach { .. } | Action::Reboot { .. } => node.spec().goal,
         };
-        let (show, stage) = watch::channel(Stage::Preparing);
+        let toplevel = action.toplevel().clone();
+        let first = match action {
+            Action::Deploy { .. } | Action::Attach { .. } => Stage::Preparing,
+            Action::Reboot { .. } => Stage::Rebooting,
+        };
+        let (show, stage) = watch::channel(first);
         let name = node.name().clone();
         let span = tracing::info_span!("act", node = %name, revision = revision.get(..7).unwrap_or(revision));
-        let work = perform(job, toplevel.clone(), goal, (show, stage.clone()), desk.clone());
+        let work = perform(job, toplevel, goal, (show, stage.clone()), desk.clone());
         let task = tokio::spawn(work.instrument(span));
-        self.actions.insert(name, Acting { toplevel, since: Timestamp::now(), stage, task });
+        self.0.insert(name, Acting { stage, task });
     }
 
-    /// Takes in the end of an action.
-    pub fn end(&mut self, ended: &Ended) {
-        self.actions.remove(&ended.node);
-        self.hook_failures.remove(&ended.node);
-        if let Err(error) = &ended.hooks {
-            let failure = HookFailure { toplevel: ended.toplevel.clone(), error: said(&ended.node, error) };
-            self.hook_failures.insert(ended.node.clone(), failure);
-        }
-        match &ended.outcome {
-            Ok(_) => {
-                self.attempts.remove(&ended.node);
-            }
-            Err(error) => {
-                let before = self.attempts.get(&ended.node).filter(|old| old.toplevel == ended.toplevel);
-                let attempt = Attempt {
-                    toplevel: ended.toplevel.clone(),
-                    failures: before.map_or(0, |old| old.failures).saturating_add(1),
-                    last: Timestamp::now(),
-                    error: said(&ended.node, error),
-                    kind: if error.is_broken_build() { AttemptKind::Build } else { AttemptKind::Way },
-                };
-                self.attempts.insert(ended.node.clone(), attempt);
-            }
-        }
+    /// It has ended.
+    pub fn forget(&mut self, name: &NodeName) {
+        self.0.remove(name);
     }
 
-    /// Whether something is being done to a node.
-    pub fn contains(&self, name: &NodeName) -> bool {
-        self.actions.contains_key(name)
+    /// How far each is.
+    pub fn stages(&self) -> impl Iterator<Item = (&NodeName, Stage)> {
+        self.0.iter().map(|(name, acting)| (name, acting.stage.borrow().clone()))
     }
 
-    /// How many actions are running.
-    pub fn count(&self) -> usize {
-        self.actions.len()
-    }
-
-    /// What is being done, for `plan` and the windows.
-    pub fn in_flight(&self) -> BTreeMap<NodeName, InFlight> {
-        let show = |acting: &Acting| InFlight {
-            toplevel: acting.toplevel.clone(),
-            since: acting.since,
-            stage: acting.stage.borrow().clone(),
-        };
-        self.actions.iter().map(|(name, acting)| (name.clone(), show(acting))).collect()
-    }
-
-    /// What failed before a node's journal could say so.
-    pub fn attempts(&self) -> BTreeMap<NodeName, Attempt> {
-        self.attempts.clone()
-    }
-
-    /// Hooks that failed after a switch.
-    pub fn hook_failures(&self) -> BTreeMap<NodeName, HookFailure> {
-        self.hook_failures.clone()
-    }
-
-    /// This host's clock was stepped.
-    pub fn clock_stepped(&mut self, by: SignedDuration) {
-        self.attempts.values_mut().for_each(|attempt| attempt.last = moved(attempt.last, by));
-        self.actions.values_mut().for_each(|acting| acting.since = moved(acting.since, by));
-    }
-
-    /// What failed on the way to a node no longer holds anything up.
-    pub fn forget_attempts(&mut self) {
-        self.attempts.clear();
-        self.hook_failures.clear();
-    }
-
-    /// What failed on the way to a node that is declared no more is nobody's concern.
-    pub fn forget_attempts_except(&mut self, release: &Release) {
-        self.attempts.retain(|name, _| release.nodes.contains_key(name));
-        self.hook_failures.retain(|name, _| release.nodes.contains_key(name));
-    }
-
-    /// Stops watching the switches that are still running: each node decides alone, or with a successor.
-    pub fn let_go(&mut self) {
-        for (_, acting) in std::mem::take(&mut self.actions) {
+    /// Ends one.
+    pub fn abort(&mut self, name: &NodeName) {
+        if let Some(acting) = self.0.remove(name) {
             acting.task.abort();
         }
     }
 
-    /// Ends what has not reached its node's switch yet; a running switch is never ended.
-    pub fn cancel_unstarted(&mut self) {
-        self.actions.retain(|_, acting| {
-            let begun = match *acting.stage.borrow() {
-                Stage::Switching { .. } | Stage::Hook { at: HookPoint::AfterSwitch, .. } => true,
-                Stage::Preparing | Stage::Copying { .. } | Stage::Building { .. } | Stage::Hook { .. } => {
-                    false
-                }
-            };
-            if !begun {
-                acting.task.abort();
-            }
-            begun
-        });
+    /// Stops watching the switches that are still running: each node decides alone, or with a successor.
+    pub fn let_go(&mut self) {
+        for (_, acting) in std::mem::take(&mut self.0) {
+            acting.task.abort();
+        }
     }
 }
 
@@ -200,6 +133,12 @@ async fn perform(
     desk: Desk,
 ) {
     tracing::info!(%toplevel, "started");
+    if let Action::Reboot { boot, .. } = &job.action {
+        let outcome = job.node.reboot_into(boot, &toplevel, job.node.spec().reboot.timeout).await;
+        job.metrics.rebooted(counted::reboot(&outcome));
+        report_reboot(&outcome);
+        return hand_in(&job, toplevel, (outcome.map(|_| None), Ok(())), &desk).await;
+    }
     let act = async {
         let outcome = switch(&job, &show).await;
         let hooks = match &outcome {
@@ -234,27 +173,48 @@ async fn perform(
     if let Err(error) = &hooks {
         tracing::error!(error = error as &dyn std::error::Error, "a hook failed after the switch");
     }
-    // Looked at before it counts as over, so that the next plan does not act on what was there before.
+    hand_in(&job, toplevel, (outcome.map(Some), hooks), &desk).await;
+}
+
+/// Looked at before it counts as over, so that the next plan does not act on what was there before.
+async fn hand_in(
+    job: &Job,
+    toplevel: StorePath,
+    (outcome, hooks): (Result<Option<Entry>, NodeError>, Result<(), NodeError>),
+    desk: &Desk,
+) {
     let seen = job.node.look(LOOK).await;
     let node = job.node.name().clone();
-    desk.hand_in(News::Ended(Box::new(Ended { node, toplevel, outcome, hooks, seen })));
+    let (entry, outcome) = match outcome {
+        Ok(entry) => (entry, Ok(())),
+        Err(error) => (None, Err(failed(&node, &error))),
+    };
+    let hooks = hooks.map_err(|error| said(&node, &error));
+    let sight = sight(&node, seen);
+    let ended = actions::Ended { toplevel, outcome, hooks, sight };
+    desk.hand_in(News::Ended(Box::new(Ended { node, entry, ended })));
 }
 
 /// Copies and switches, or watches what is switching.
 async fn switch(job: &Job, show: &watch::Sender<Stage>) -> Result<Entry, NodeError> {
     match &job.action {
-        Action::Deploy { toplevel, expected, goal } => {
+        Action::Deploy { toplevel, expected, goal, purpose } => {
+            let asker = match purpose {
+                Purpose::Proof | Purpose::Heal | Purpose::Release => CONTROLLER.to_owned(),
+                Purpose::TakeBack => format!("{CONTROLLER} (taking the release back)"),
+            };
             let order = Order {
                 toplevel: toplevel.clone(),
                 expected: expected.clone(),
                 goal: *goal,
                 revision: job.revision.clone(),
-                asker: CONTROLLER.to_owned(),
+                asker,
                 hooks: hooks(job, toplevel, expected).to_vec(),
             };
             job.node.deploy(&job.nix, &order, show).await
         }
         Action::Attach { id, .. } => job.node.attach(id, show).await,
+        Action::Reboot { .. } => unreachable!("a reboot is no switch"),
     }
 }
 
@@ -266,10 +226,23 @@ fn hooks<'a>(job: &'a Job, toplevel: &StorePath, running: &StorePath) -> &'a [Ho
     }
 }
 
+fn failed(node: &NodeName, error: &NodeError) -> Failed {
+    let kind = if error.is_broken_build() { AttemptKind::Build } else { AttemptKind::Way };
+    Failed { said: said(node, error), kind }
+}
+
 /// An error without the name of its node, which is said by whoever shows it.
 fn said(node: &NodeName, error: &NodeError) -> String {
     let said = error.hook_in_one_line().unwrap_or_else(|| error_chain(error));
     said.strip_prefix(&format!("{node}: ")).unwrap_or(&said).to_owned()
+}
+
+fn report_reboot(outcome: &Result<Rebooted, NodeError>) {
+    match outcome {
+        Ok(Rebooted::Back) => tracing::info!("rebooted"),
+        Ok(Rebooted::NotBack) => tracing::error!("has not come back from its reboot"),
+        Err(error) => tracing::warn!(error = error as &dyn std::error::Error, "not rebooted"),
+    }
 }
 
 fn report(outcome: &Result<Entry, NodeError>) {

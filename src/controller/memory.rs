@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::model::name::NodeName;
+use crate::model::observed::Begun;
 use crate::model::release::{NodeRelease, Progress, Release};
 use crate::model::revision::Revision;
 use crate::model::way::Way;
+use crate::reconcile::{Left, Reconciler};
 
 /// Between two writes: each node that is built changes the release, and a restart in between costs an evaluation at most.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -28,10 +30,9 @@ pub struct Memory {
     pub release: Release,
     /// Newest revision that evaluated.
     pub last_good: Option<Revision>,
-    /// The way over which each node answered last. The only thing here that nobody else knows: a node that is being moved
-    /// cannot be asked where it is.
-    #[serde(default)]
-    pub ways: BTreeMap<NodeName, Way>,
+    /// What nobody else knows.
+    #[serde(flatten)]
+    pub left: Left,
 }
 
 /// What is kept, as it is now.
@@ -43,6 +44,15 @@ pub struct Now<'a> {
     pub last_good: Option<&'a Revision>,
     /// The way over which each node answered last.
     pub ways: &'a BTreeMap<NodeName, Way>,
+    /// What was begun on nodes.
+    pub begun: &'a BTreeMap<NodeName, Begun>,
+}
+
+impl<'a> Now<'a> {
+    /// With what the loop alone knows.
+    pub fn of(release: &'a Release, last_good: Option<&'a Revision>, reconciler: &'a Reconciler) -> Self {
+        Self { release, last_good, ways: reconciler.ways(), begun: reconciler.begun() }
+    }
 }
 
 /// Where the release in force is kept.
@@ -99,16 +109,20 @@ impl MemoryFile {
         }
     }
 
-    fn has(&self, Now { release, last_good, ways }: Now<'_>) -> bool {
+    fn has(&self, Now { release, last_good, ways, begun }: Now<'_>) -> bool {
         self.kept.as_ref().is_some_and(|kept| {
-            kept.release == *release && kept.last_good.as_ref() == last_good && kept.ways == *ways
+            kept.release == *release
+                && kept.last_good.as_ref() == last_good
+                && kept.left.ways == *ways
+                && kept.left.begun == *begun
         })
     }
 
     /// Kept or not in the end, the same is not tried in every pass.
-    fn take(&mut self, Now { release, last_good, ways }: Now<'_>) -> Arc<Memory> {
-        let (release, last_good, ways) = (release.clone(), last_good.cloned(), ways.clone());
-        let memory = Arc::new(Memory { release, last_good, ways });
+    fn take(&mut self, Now { release, last_good, ways, begun }: Now<'_>) -> Arc<Memory> {
+        let (release, last_good) = (release.clone(), last_good.cloned());
+        let left = Left { ways: ways.clone(), begun: begun.clone() };
+        let memory = Arc::new(Memory { release, last_good, left });
         (self.kept, self.written) = (Some(Arc::clone(&memory)), Some(Instant::now()));
         memory
     }
@@ -145,8 +159,8 @@ mod tests {
     use super::*;
     use crate::model::rollout::RolloutSpec;
 
-    fn now<'a>(release: &'a Release, ways: &'a BTreeMap<NodeName, Way>) -> Now<'a> {
-        Now { release, last_good: None, ways }
+    fn now<'a>(release: &'a Release, left: &'a Left) -> Now<'a> {
+        Now { release, last_good: None, ways: &left.ways, begun: &left.begun }
     }
 
     #[tokio::test]
@@ -156,15 +170,16 @@ mod tests {
         let mut file = MemoryFile::of(dir.path());
         let way = crate::model::sample::spec("web1").way();
         let ways = BTreeMap::from([("web1".parse().unwrap(), way)]);
-        file.keep(now(&release, &ways));
-        file.flush(now(&release, &ways)).await;
-        let kept = Memory { release, last_good: None, ways };
+        let left = Left { ways, ..Left::default() };
+        file.keep(now(&release, &left));
+        file.flush(now(&release, &left)).await;
+        let kept = Memory { release, last_good: None, left };
         assert_eq!(MemoryFile::of(dir.path()).load(), Some(kept.clone()));
         let mut older = serde_json::to_value(&kept).unwrap();
         older.as_object_mut().unwrap().remove("ways");
         fs::write(dir.path().join("release.json"), older.to_string()).unwrap();
         let read = MemoryFile::of(dir.path()).load().unwrap();
-        assert_eq!(read, Memory { ways: BTreeMap::new(), ..kept }, "what an older controller kept is read");
+        assert_eq!(read, Memory { left: Left::default(), ..kept }, "what an older controller kept is read");
         fs::write(dir.path().join("release.json"), "{").unwrap();
         assert_eq!(MemoryFile::of(dir.path()).load(), None);
     }
@@ -176,7 +191,7 @@ mod tests {
             let rollout = RolloutSpec { max_in_flight: n, ..RolloutSpec::default() };
             Release { revision: None, nodes: BTreeMap::new(), rollout }
         };
-        let (mut file, none) = (MemoryFile::of(dir.path()), BTreeMap::new());
+        let (mut file, none) = (MemoryFile::of(dir.path()), Left::default());
         for n in 1..100 {
             file.keep(now(&release(n), &none));
         }

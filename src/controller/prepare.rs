@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -15,6 +16,7 @@ use crate::model::manifest::Names;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::revision::Revision;
+use crate::model::rollout::RolloutSpec;
 use crate::model::snapshot::BlockedReason;
 use crate::nix::{Deployment, Evaluated, Nix, NixError, Order, Place, Publication};
 use crate::source::{Source, SourceError};
@@ -27,7 +29,7 @@ pub enum Prepared {
     /// It cannot be read as a whole.
     Blocked(BlockedReason, Failure),
     /// A node's declaration, or why it does not evaluate. `None`: the node is disabled.
-    Evaluated(NodeName, Result<Option<Box<NodeSpec>>, Failure>),
+    Evaluated(NodeName, Result<Option<Arc<NodeSpec>>, Failure>),
     /// A node's system is built, rooted and published as far as it can be, or why it is not built.
     Built(NodeName, Result<Publication, Failure>),
     /// Every node has been built or has failed.
@@ -91,6 +93,7 @@ pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
         Err(error) => return found(Prepared::Blocked(unreadable(&error), error.into())),
     };
     let order = order(&job, &names.nodes).await;
+    let rollout = names.rollout.clone();
     found(Prepared::Named(Box::new(names)));
     let (out, mut evaluated) = mpsc::channel(16);
     let evaluate = job.nix.evaluate(&deployment, order, out);
@@ -103,7 +106,7 @@ pub async fn prepare(job: Preparation, found: impl Fn(Prepared)) {
                 received = evaluated.recv(), if evaluating => match received {
                     None => evaluating = false,
                     Some((name, outcome)) => {
-                        if let Some(spec) = told(&name, outcome, &found) {
+                        if let Some(spec) = told(&name, outcome, &rollout, &found) {
                             let (nix, root) = (job.nix.clone(), system_root(&job.roots, &name));
                             builds.spawn(async move {
                                 let built = build(&nix, &name, &spec, &root).await;
@@ -133,6 +136,7 @@ fn unreadable(error: &NixError) -> BlockedReason {
 fn told(
     name: &NodeName,
     outcome: Result<Evaluated, NixError>,
+    rollout: &RolloutSpec,
     found: &impl Fn(Prepared),
 ) -> Option<Box<NodeSpec>> {
     let evaluated = |outcome| found(Prepared::Evaluated(name.clone(), outcome));
@@ -150,7 +154,8 @@ fn told(
                 let ignored = spec.unsupported.len();
                 tracing::warn!(node = %name, ignored, "has settings that are not heeded; `driftless check` lists them");
             }
-            evaluated(Ok(Some(spec.clone())));
+            let spec = Box::new(spec.in_fleet(rollout));
+            evaluated(Ok(Some(Arc::from(spec.clone()))));
             return Some(spec);
         }
     }

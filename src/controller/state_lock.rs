@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// A state directory that cannot be used.
@@ -35,11 +36,21 @@ pub fn take(path: &Path) -> Result<StateLock, StateError> {
     let unusable = |source| StateError::Unusable { path: path.to_owned(), source };
     fs::create_dir_all(path).map_err(unusable)?;
     let file = File::create(path.join("lock")).map_err(unusable)?;
+    leave_to_owner(&file, path).map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => Ok(StateLock { _file: file }),
         Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: path.to_owned() }),
         Err(TryLockError::Error(source)) => Err(unusable(source)),
     }
+}
+
+/// Root may say something while the controller of another user does not run; that one has to get in again.
+fn leave_to_owner(file: &File, folder: &Path) -> io::Result<()> {
+    let (mine, owner) = (file.metadata()?, fs::metadata(folder)?);
+    if mine.uid() == 0 && owner.uid() != 0 {
+        fchown(file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

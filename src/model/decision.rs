@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::intent::PlanHash;
 use super::journal::{Cause, Outcome, PinEnd, SwitchId};
 use super::name::NodeName;
-use super::node::Goal;
-use super::store_path::StorePath;
+use super::progress::WaveView;
+
+pub use super::action::{Action, Purpose};
 
 /// What to do about every node of the fleet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +20,9 @@ use super::store_path::StorePath;
 pub struct Plan {
     /// One decision for each node of the release.
     pub decisions: BTreeMap<NodeName, Decision>,
+    /// How far the release is, wave by wave.
+    #[serde(default)]
+    pub waves: Vec<WaveView>,
     /// The next time at which this plan could differ without anything else changing (a backoff or a pin ends).
     pub look_again_at: Option<Timestamp>,
 }
@@ -66,28 +71,6 @@ impl From<Action> for Decision {
     }
 }
 
-/// What an executor does, with no choice left to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "action")]
-pub enum Action {
-    /// Copy the closure and switch.
-    Deploy {
-        /// What to install.
-        toplevel: StorePath,
-        /// What the node must still run when the switch starts (compare and set).
-        expected: StorePath,
-        /// How.
-        goal: Goal,
-    },
-    /// Watch a switch that an earlier controller started, and give its verdict.
-    Attach {
-        /// The switch.
-        id: SwitchId,
-        /// What it installs.
-        toplevel: StorePath,
-    },
-}
-
 /// Why a node is not acted on now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
@@ -112,8 +95,19 @@ pub enum Hold {
     },
     /// Suspended, in Git or by a person.
     Suspended {
+        /// Who said so.
+        by: String,
         /// Why.
         reason: String,
+        /// Until when; `None`: until somebody says so.
+        until: Option<Timestamp>,
+    },
+    /// A person must say that it may go on.
+    Approval {
+        /// With what, for people, for example `wave 2 of 3f9c2e1`.
+        what: String,
+        /// With exactly what.
+        hash: PlanHash,
     },
     /// A person deployed or rolled back by hand.
     Pinned {
@@ -182,6 +176,79 @@ pub enum Hold {
         /// When.
         until: Timestamp,
     },
+    /// Its wave has not begun: one before it is not done.
+    Wave {
+        /// Its own, counted from 1.
+        wave: usize,
+        /// The one it waits for.
+        waits_for: usize,
+        /// The first node there that is not done.
+        node: NodeName,
+    },
+    /// Its wave begins when the one before it has been well for long enough.
+    Soak {
+        /// The one before it, counted from 1.
+        wave: usize,
+        /// When.
+        until: Timestamp,
+    },
+    /// The release failed on too many nodes.
+    Halted {
+        /// In which wave, counted from 1.
+        wave: usize,
+        /// The first of them.
+        node: NodeName,
+        /// What became of it.
+        why: String,
+    },
+    /// A calendar says not now.
+    Window {
+        /// Which window.
+        by: String,
+        /// When that changes.
+        until: Option<Timestamp>,
+    },
+    /// `after`: another node goes first.
+    After {
+        /// Which.
+        node: NodeName,
+    },
+    /// `maxUnavailable`: enough nodes of its wave are worked on, silent or not well.
+    Unavailable {
+        /// Its wave, counted from 1.
+        wave: usize,
+        /// So many may be.
+        limit: usize,
+    },
+    /// `maxInFlight` of its wave.
+    WaveLimit {
+        /// Its wave, counted from 1.
+        wave: usize,
+        /// So many may be worked on.
+        limit: u32,
+    },
+    /// It was told to reboot, and has until then to come back.
+    Rebooting {
+        /// When it is overdue.
+        until: Timestamp,
+    },
+    /// It was told to reboot and has not come back.
+    RebootOverdue {
+        /// Since when it should be back.
+        since: Timestamp,
+        /// The last error.
+        error: String,
+    },
+    /// It was told to reboot, and came to nothing; not tried again before a person says so or there is a new system.
+    RebootFailed {
+        /// What came of it.
+        error: String,
+    },
+    /// Another node of its wave reboots.
+    RebootTurn {
+        /// Which.
+        node: NodeName,
+    },
     /// Enough nodes are switching already.
     InFlightLimit {
         /// `rollout.maxInFlight`.
@@ -203,21 +270,25 @@ pub enum Hold {
     },
     /// Right system, but only a reboot starts it or its kernel.
     RebootRequired,
-    /// Right system, but units have failed.
+    /// Right system, but units have failed since its switch, or health checks fail.
     Degraded {
-        /// Which.
+        /// Which units.
         units: Vec<String>,
+        /// Which checks: kind and name.
+        #[serde(default)]
+        checks: Vec<String>,
     },
 }
 
 impl Hold {
     /// Every reason's word, for metrics that must exist at 0.
-    pub const REASONS: [&'static str; 23] = [
+    pub const REASONS: [&'static str; 35] = [
         "no-host",
         "not-observed",
         "unreachable",
         "wrong-machine",
         "suspended",
+        "approval",
         "pinned",
         "hooks-refused",
         "evaluating",
@@ -230,6 +301,17 @@ impl Hold {
         "busy",
         "report-only",
         "heal-delay",
+        "wave",
+        "soak",
+        "halted",
+        "window",
+        "after",
+        "unavailable",
+        "wave-limit",
+        "rebooting",
+        "reboot-overdue",
+        "reboot-failed",
+        "reboot-turn",
         "in-flight-limit",
         "elsewhere",
         "awaiting-reboot",
@@ -248,6 +330,7 @@ impl Hold {
             Self::Unreachable { .. } => "unreachable",
             Self::WrongMachine { .. } => "wrong-machine",
             Self::Suspended { .. } => "suspended",
+            Self::Approval { .. } => "approval",
             Self::Pinned { .. } => "pinned",
             Self::HooksRefused { .. } => "hooks-refused",
             Self::Evaluating => "evaluating",
@@ -260,6 +343,17 @@ impl Hold {
             Self::Busy { .. } => "busy",
             Self::ReportOnly => "report-only",
             Self::HealDelay { .. } => "heal-delay",
+            Self::Wave { .. } => "wave",
+            Self::Soak { .. } => "soak",
+            Self::Halted { .. } => "halted",
+            Self::Window { .. } => "window",
+            Self::After { .. } => "after",
+            Self::Unavailable { .. } => "unavailable",
+            Self::WaveLimit { .. } => "wave-limit",
+            Self::Rebooting { .. } => "rebooting",
+            Self::RebootOverdue { .. } => "reboot-overdue",
+            Self::RebootFailed { .. } => "reboot-failed",
+            Self::RebootTurn { .. } => "reboot-turn",
             Self::InFlightLimit { .. } => "in-flight-limit",
             Self::Elsewhere { .. } => "elsewhere",
             Self::AwaitingReboot => "awaiting-reboot",

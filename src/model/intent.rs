@@ -1,11 +1,15 @@
 //! What people want of a running controller beyond what Git says: suspensions, approvals, opened windows. Pure; the
 //! controller keeps it in `intent.json`, and suspensions on the nodes too.
 
-use std::collections::BTreeMap;
+pub mod edit;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::name::NodeName;
+use super::node::NodeSpec;
 use super::selector::Selector;
 
 /// The version of the document that this program writes.
@@ -18,6 +22,19 @@ parsed_string!(
     "YYYYMMDDTHHMMSSZ-XXXXXXXX",
     |text| text.len() == 25 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 );
+
+impl SuspensionId {
+    /// Makes an id from the time of asking and a random number.
+    pub fn new(at: Timestamp, random: u32) -> Self {
+        let time = at.strftime("%Y%m%dT%H%M%SZ");
+        Self(format!("{time}-{random:08x}"))
+    }
+
+    /// The one of the suspension that stands for an `intent.json` that cannot be read. No clock makes it.
+    pub fn of_unreadable() -> Self {
+        Self("00000000T000000Z-00000000".into())
+    }
+}
 
 parsed_string!(
     /// Stands for exactly what is approved: the systems of the nodes of a wave, or of one node. Twelve hexadecimal digits.
@@ -39,6 +56,10 @@ pub struct Intent {
     /// Suspensions that were ended, and when: a node that was out of reach then still carries the mark of its own.
     #[serde(default)]
     pub resumed: BTreeMap<SuspensionId, Timestamp>,
+    /// Nodes that were resumed while others may still carry the mark of the same suspension, which is all that is known of
+    /// it.
+    #[serde(default)]
+    pub released: BTreeMap<SuspensionId, BTreeSet<NodeName>>,
     /// What may be done.
     #[serde(default)]
     pub approvals: Vec<Approval>,
@@ -53,9 +74,19 @@ impl Default for Intent {
             version: VERSION,
             suspensions: BTreeMap::new(),
             resumed: BTreeMap::new(),
+            released: BTreeMap::new(),
             approvals: Vec::new(),
             overrides: Vec::new(),
         }
+    }
+}
+
+impl Intent {
+    /// Whether a mark on this node says more than is known here.
+    pub fn counts(&self, name: &NodeName, mark: &SuspensionMark) -> bool {
+        !self.suspensions.contains_key(&mark.id)
+            && !self.resumed.contains_key(&mark.id)
+            && !self.released.get(&mark.id).is_some_and(|released| released.contains(name))
     }
 }
 
@@ -75,6 +106,16 @@ pub struct Suspension {
     pub until: Option<Timestamp>,
 }
 
+impl Suspension {
+    /// Whether it means this node. Of a node that does not evaluate no tags are known.
+    pub fn means(&self, name: &NodeName, spec: Option<&NodeSpec>) -> bool {
+        match spec {
+            Some(spec) => self.on.matches(name, &spec.tags),
+            None => self.on.matches(name, &BTreeSet::new()),
+        }
+    }
+}
+
 /// The mark of a suspension on a node: what is left of it when the controller's state is lost.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -88,6 +129,23 @@ pub struct SuspensionMark {
     /// Until when, if not until somebody says so.
     pub until: Option<Timestamp>,
 }
+
+/// Why one node is left alone: of all that suspend it, what lasts longest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSuspension {
+    /// Who said so; [`DEPLOYMENT`] where Git does.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Until when; `None`: until somebody says so.
+    pub until: Option<Timestamp>,
+    /// Which suspension; `None` where it is declared in Git and only ends there.
+    pub id: Option<SuspensionId>,
+}
+
+/// Who suspends a node that the deployment declares as suspended.
+pub const DEPLOYMENT: &str = "the deployment";
 
 /// A person has approved what a wave or a node waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::health::HealthChecks;
 use super::hook::Hook;
 use super::name::Tag;
-use super::rollout::Span;
+use super::rollout::{RolloutSpec, Span};
 use super::secret::{SecretName, SecretSpec};
 use super::selector::Selector;
 use super::store_path::{DrvPath, StorePath};
@@ -87,7 +88,7 @@ pub struct NodeSpec {
     /// Put before commands that need root when the SSH user is not root, for example `["sudo"]`.
     #[serde(default)]
     pub privilege_escalation_command: Vec<String>,
-    /// Checks between contact and verdict.
+    /// What has to hold before, with and after a switch; those of the fleet among it, once it is in a release.
     #[serde(default)]
     pub health_checks: HealthChecks,
     /// When and how the node is rebooted.
@@ -123,6 +124,12 @@ impl NodeSpec {
     /// What it gets from here: its system and what goes along with it.
     pub fn shipped(&self) -> Vec<StorePath> {
         std::iter::once(&self.toplevel).chain(&self.closure_paths).cloned().collect()
+    }
+
+    /// The node as a member of its fleet, whose checks are its own, too.
+    #[must_use]
+    pub fn in_fleet(self, rollout: &RolloutSpec) -> Self {
+        Self { health_checks: self.health_checks.and_of_fleet(&rollout.health_checks), ..self }
     }
 
     /// Whether its system is built there instead of here. This machine's own is built here either way.
@@ -208,25 +215,6 @@ pub enum OnDrift {
     Heal,
     /// Only say so.
     Report,
-}
-
-/// Checks the controller runs between contact and verdict.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HealthChecks {
-    /// systemd units that must be active on the node.
-    #[serde(default)]
-    pub units: Vec<String>,
-    /// Shell commands that must exit 0 on the node, by name.
-    #[serde(default)]
-    pub commands: BTreeMap<String, String>,
-}
-
-impl HealthChecks {
-    /// Whether nothing is to be checked.
-    pub fn is_empty(&self) -> bool {
-        self.units.is_empty() && self.commands.is_empty()
-    }
 }
 
 /// How the node is rebooted.

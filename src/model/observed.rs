@@ -6,7 +6,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::health::FailingCheck;
 use super::hook::{HookFailure, HookPoint, HookPolicy};
+use super::intent::SuspensionMark;
 use super::journal::{Entry, Journal, Pin};
 use super::name::NodeName;
 use super::node::MachineId;
@@ -37,6 +39,47 @@ pub struct Observed {
     /// Whether whoever acts runs hooks.
     #[serde(default)]
     pub hooks: HookPolicy,
+    /// What this controller or its predecessor began on a node and has not seen end well for long enough.
+    #[serde(default)]
+    pub begun: BTreeMap<NodeName, Begun>,
+}
+
+/// Something that was begun on a node. A node that falls silent after it cannot say whether that was its end; kept in the
+/// state directory until it is settled, because a node that does not answer cannot be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Begun {
+    /// The system that was to be installed, or booted.
+    pub toplevel: StorePath,
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub what: BegunWhat,
+}
+
+/// What was begun on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "what")]
+pub enum BegunWhat {
+    /// A switch.
+    Switch,
+    /// A reboot.
+    Reboot {
+        /// Out of this boot.
+        boot: BootId,
+    },
+}
+
+/// An order to reboot that a node remembers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RebootOrder {
+    /// The boot in which it was given.
+    pub boot: BootId,
+    /// What the node was to come back with.
+    pub toplevel: StorePath,
+    /// When, by the node's clock.
+    pub at: Timestamp,
 }
 
 /// What is known of one node.
@@ -52,6 +95,9 @@ pub struct Observation {
     /// Where it answers, while that is not where it is declared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elsewhere: Option<Elsewhere>,
+    /// Checks that fail, as last asked; kept while the node is unreachable or being switched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub health: Vec<FailingCheck>,
 }
 
 /// A node that answers where it answered last, and not where it is declared now.
@@ -122,6 +168,9 @@ pub struct NodeState {
     pub kernel: KernelPair,
     /// Failed systemd units.
     pub failed_units: Vec<String>,
+    /// Units that had failed already before the newest switch that has ended.
+    #[serde(default)]
+    pub baseline: Vec<String>,
     /// Version of Nix on the node.
     pub nix_version: Option<String>,
     /// Free bytes on the file system of `/nix`.
@@ -132,6 +181,12 @@ pub struct NodeState {
     pub journal: Journal,
     /// A person's say over the node.
     pub pin: Option<Pin>,
+    /// The last order to reboot that counts.
+    #[serde(default)]
+    pub reboot: Option<RebootOrder>,
+    /// Suspensions that are written on the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspended: Vec<SuspensionMark>,
 }
 
 /// Store paths of what only a reboot can change, for the booted and the running system.
@@ -194,6 +249,8 @@ pub enum Stage {
         /// What it last said.
         said: String,
     },
+    /// It was told to reboot and is waited for.
+    Rebooting,
     /// The node's switch is in this phase.
     Switching {
         /// The phase, by the node's own word.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ParseError;
+use super::health::HealthChecks;
 use super::node::seconds;
 use super::selector::Selector;
 pub use calendar::{Day, Effect, Hours, Span, Window, Zone};
@@ -36,6 +37,8 @@ pub struct RolloutSpec {
     /// How long a node that somebody changed by hand is left alone, seconds.
     #[serde(with = "seconds")]
     pub heal_after: Duration,
+    /// Checks of every node, beside its own.
+    pub health_checks: HealthChecks,
 }
 
 impl Default for RolloutSpec {
@@ -49,6 +52,7 @@ impl Default for RolloutSpec {
             approval_expires: Duration::from_secs(24 * 3600),
             require_all: false,
             heal_after: Duration::from_secs(300),
+            health_checks: HealthChecks::default(),
         }
     }
 }

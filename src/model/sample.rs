@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::decision::{Action, Decision, Hold};
+use super::decision::{Action, Decision, Hold, Purpose};
 use super::drift::DriftKind;
 use super::journal::{Cause, Journal, Outcome};
 use super::node::{Goal, NodeSpec};
@@ -64,11 +64,14 @@ fn state(running: StorePath) -> NodeState {
         generation: Some(7),
         kernel: KernelPair::default(),
         failed_units: vec![],
+        baseline: vec![],
         nix_version: Some("2.24.10".into()),
         free_nix: Some(20 << 30),
         free_boot: None,
         journal: Journal::default(),
         pin: None,
+        reboot: None,
+        suspended: Vec::new(),
     }
 }
 
@@ -91,8 +94,10 @@ pub(crate) fn in_sync(name: &str) -> NodeView {
             state: Some(state(spec.toplevel.clone())),
             state_since: Some(ago(120)),
             elsewhere: None,
+            health: Vec::new(),
         })),
         in_flight: None,
+        suspended: None,
         spec: Some(Arc::new(spec)),
     }
 }
@@ -112,6 +117,7 @@ fn other(name: &str, decision: Decision, word: State, seconds: i64, why: &str) -
             state: Some(state(running)),
             state_since: Some(ago(86_400)),
             elsewhere: None,
+            health: Vec::new(),
         })),
         ..in_sync(name)
     }
@@ -177,6 +183,7 @@ fn to_deploy() -> NodeView {
         toplevel: path('a', "nixos-system-web2-24.11"),
         expected: path('b', "nixos-system-web2-24.05"),
         goal: Goal::Switch,
+        purpose: Purpose::Release,
     };
     NodeView {
         packages: Some(packages()),
@@ -217,6 +224,8 @@ pub(crate) fn fleet() -> Snapshot {
             commit_times: BTreeMap::new(),
             evaluated_at: Some(ago(12)),
         },
+        intent: Arc::default(),
+        waves: Vec::new(),
         nodes: nodes
             .into_iter()
             .map(|(name, node)| (name.parse().unwrap(), Arc::new(node)))

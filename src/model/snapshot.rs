@@ -6,12 +6,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::decision::Decision;
+use super::decision::{Decision, Hold};
 use super::drift::DriftKind;
+use super::intent::{Intent, NodeSuspension, SuspensionMark};
 use super::name::NodeName;
 use super::node::NodeSpec;
 use super::observed::{InFlight, Observation};
 use super::packages::PackageDiff;
+use super::progress::WaveView;
 use super::release::Progress;
 use super::revision::Revision;
 use super::store_path::StorePath;
@@ -30,8 +32,14 @@ pub struct Snapshot {
     pub ready: Ready,
     /// The source.
     pub source: SourceView,
+    /// What people want beyond what Git says.
+    #[serde(default)]
+    pub intent: Arc<Intent>,
     /// Every node of the release. Shared between the loop and all who look: publishing copies none.
     pub nodes: BTreeMap<NodeName, Arc<NodeView>>,
+    /// How far the release is, wave by wave.
+    #[serde(default)]
+    pub waves: Vec<WaveView>,
 }
 
 /// Whether the first full pass is over.
@@ -178,6 +186,23 @@ pub struct NodeView {
     pub observation: Option<Arc<Observation>>,
     /// What is being done.
     pub in_flight: Option<InFlight>,
+    /// Why it is left alone, where it is, whatever its state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<NodeSuspension>,
+}
+
+impl NodeView {
+    /// Suspensions that are written on it.
+    pub fn marks(&self) -> &[SuspensionMark] {
+        let state = self.observation.as_ref().and_then(|seen| seen.state.as_ref());
+        state.map(|state| state.suspended.as_slice()).unwrap_or_default()
+    }
+
+    /// What is said beside the state: that people want the node left alone, where that is not what holds it.
+    pub fn note(&self) -> &'static str {
+        let told = matches!(&self.decision, Decision::Hold { hold: Hold::Suspended { .. } });
+        if self.suspended.is_some() && !told { " (suspended)" } else { "" }
+    }
 }
 
 /// The word for a node's state.

@@ -13,6 +13,11 @@ pub fn age(then: Timestamp, now: Timestamp) -> String {
     }
 }
 
+/// A time in UTC, to the second: what is said is read in other places than it was said.
+pub fn clock(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
 /// Bytes in the unit that leaves one to three digits before the point: `512 B`, `3.4 MiB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];

@@ -13,13 +13,15 @@ use super::frame::{FrameError, Reply};
 use super::protocol::{Privilege, random_hex};
 use super::secrets::Seen;
 use super::{Node, NodeError, Refusal};
+use crate::model::health::Checks;
 use crate::model::hook::{Hook, HookPoint};
 use crate::model::journal::{Deadlines, Entry, Phase, SwitchId};
-use crate::model::node::{Goal, HealthChecks, LastResort};
+use crate::model::node::{Goal, LastResort};
 use crate::model::observed::Stage;
 use crate::model::store_path::StorePath;
 use crate::model::way::Which;
 use crate::nix::Nix;
+use crate::plan::reboots;
 
 /// Longest time for an answer that costs the node next to nothing.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -56,6 +58,7 @@ impl Node {
         stage: &watch::Sender<Stage>,
     ) -> Result<Entry, NodeError> {
         stage.send_replace(Stage::Preparing);
+        self.is_ready().await?;
         let systems = (&order.toplevel, &order.expected);
         self.hooks_before(&order.hooks, HookPoint::BeforeCopy, systems, stage).await?;
         let id = SwitchId::new(Timestamp::now(), rand::rng().random());
@@ -80,7 +83,7 @@ impl Node {
         let following = Following {
             id,
             nonce,
-            checks: self.spec.health_checks.clone(),
+            checks: self.spec.health_checks.after.clone(),
             deadlines: self.deadlines(),
             seen: BEGUN,
         };
@@ -108,7 +111,7 @@ impl Node {
         let deadlines = reply.get("deadlines").and_then(deadlines).ok_or_else(|| wrong("deadlines"))?;
         // The entry's checks, not the newest declaration's: the switch is judged by what it was started with.
         let checks = match reply.get("checks") {
-            None => HealthChecks::default(),
+            None => Checks::default(),
             Some(json) => serde_json::from_str(json).map_err(|_| wrong("checks"))?,
         };
         self.follow(&Following { id: id.clone(), nonce, checks, deadlines, seen: AT_ONCE }, stage).await
@@ -228,14 +231,18 @@ impl Node {
                 },
             ),
         ];
+        // Never the default: an installed driftless-node of before does not know the word.
+        if reboots::wanted(&self.spec) {
+            pairs.push(("reboots", "allowed".into()));
+        }
         if let (Which::Last, Some(last)) = (self.ways.which(), self.ways.last()) {
             let declared = self.ways.declared();
             let text =
                 format!("over {}; started over {}", declared.told_from(last), last.told_from(declared));
             pairs.push(("contact-over", text));
         }
-        if !self.spec.health_checks.is_empty() {
-            let json = serde_json::to_string(&self.spec.health_checks).unwrap_or_default();
+        if !self.spec.health_checks.after.is_empty() {
+            let json = serde_json::to_string(&self.spec.health_checks.after).unwrap_or_default();
             pairs.push(("checks", json));
         }
         let mut arguments = vec![id.as_str().to_owned(), order.toplevel.as_str().to_owned()];

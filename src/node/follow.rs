@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use super::frame::Reply;
 use super::ways::Moved;
 use super::{Node, NodeError};
+use crate::model::health::Checks;
 use crate::model::journal::{Deadlines, Entry, Phase, SwitchId};
-use crate::model::node::HealthChecks;
 use crate::model::observed::Stage;
 use crate::model::way::Which;
 
@@ -33,7 +33,7 @@ pub const BEGUN: &str = "checking";
 pub struct Following {
     pub id: SwitchId,
     pub nonce: String,
-    pub checks: HealthChecks,
+    pub checks: Checks,
     pub deadlines: Deadlines,
     /// Phases that the node is known to be in, or asks nothing of us in: it answers in another one.
     pub seen: &'static str,

@@ -4,8 +4,9 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
+use crate::model::intent::SuspensionMark;
 use crate::model::journal::{Cause, Entry, Forgiven, Outcome, Phase, Pin, PinEnd};
-use crate::model::observed::{KernelPair, NodeState};
+use crate::model::observed::{KernelPair, NodeState, RebootOrder};
 
 /// An answer that is not a reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -88,7 +89,7 @@ impl Reply {
 
     /// The reply to `observe`.
     pub fn node_state(&self) -> Result<NodeState, FrameError> {
-        let paths = |key| self.all(key).map(str::to_owned).collect();
+        let texts = |key| self.all(key).map(str::to_owned).collect();
         // In the node's order: ids carry the clocks of those who asked, and clocks go back. One that cannot be read (a power
         // cut half-way, another version) hides neither the others nor the node.
         let journal: Vec<Entry> = self.all("entry").filter_map(|line| entry(line).ok()).collect();
@@ -102,8 +103,9 @@ impl Reply {
             staged: self.optional("staged"),
             booted: self.optional("booted"),
             generation: self.optional("generation"),
-            kernel: KernelPair { booted: paths("booted-kernel"), running: paths("running-kernel") },
-            failed_units: self.all("failed-unit").map(str::to_owned).collect(),
+            kernel: KernelPair { booted: texts("booted-kernel"), running: texts("running-kernel") },
+            failed_units: texts("failed-unit"),
+            baseline: texts("baseline-unit"),
             nix_version: self
                 .get("nix-version")
                 .and_then(|line| line.split(' ').next_back())
@@ -112,12 +114,25 @@ impl Reply {
             free_boot: self.optional("free-boot"),
             journal: journal.into(),
             pin: self.pin(),
+            reboot: self.reboot_order(),
+            suspended: self.all("suspended").filter_map(mark).collect(),
         })
     }
 
     /// The one entry of an `attach` reply.
     pub fn entry(&self) -> Result<Entry, FrameError> {
         entry(self.get("entry").ok_or(FrameError::Missing { key: "entry" })?)
+    }
+
+    /// `BOOT CLOCK SYSTEM`.
+    fn reboot_order(&self) -> Option<RebootOrder> {
+        let mut words = self.get("reboot")?.splitn(3, ' ');
+        let mut next = || words.next();
+        Some(RebootOrder {
+            boot: next()?.parse().ok()?,
+            at: seconds(next()?)?,
+            toplevel: next()?.parse().ok()?,
+        })
     }
 
     fn pin(&self) -> Option<Pin> {
@@ -132,6 +147,18 @@ impl Reply {
         };
         Some(Pin { by: part("by ").unwrap_or_default(), reason: part("reason ").unwrap_or_default(), until })
     }
+}
+
+/// One suspension: its id, its end in seconds or `-`, who, and why; separated by tabs.
+fn mark(line: &str) -> Option<SuspensionMark> {
+    let mut fields = line.splitn(4, '\t');
+    let id = fields.next()?.parse().ok()?;
+    let until = match fields.next()? {
+        "-" => None,
+        time => Some(seconds(time)?),
+    };
+    let (by, reason) = (fields.next()?.to_owned(), fields.next()?.to_owned());
+    Some(SuspensionMark { id, by, reason, until })
 }
 
 /// How a pin's end is written on the node.

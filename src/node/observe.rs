@@ -9,6 +9,7 @@ use super::installed::{Program, Sure};
 use super::protocol::Privilege;
 use super::{Node, NodeError, Output, Refusal};
 use crate::error_chain::error_chain;
+use crate::model::intent::{SuspensionId, SuspensionMark};
 use crate::model::journal::{Pin, SwitchId};
 use crate::model::observed::{BootId, NodeState};
 use crate::model::store_path::StorePath;
@@ -157,20 +158,40 @@ impl Node {
         self.ask("unpin the node", Privilege::Root, &["unpin"], ANSWER).await.map(|_| ())
     }
 
+    /// Writes on the node that a person wants it left alone, should whoever knows it forget it.
+    pub async fn mark_suspended(&self, mark: &SuspensionMark) -> Result<(), NodeError> {
+        let until = mark.until.map_or_else(|| "-".into(), |until| until.as_second().to_string());
+        let words = ["suspend", mark.id.as_str(), &mark.by, &until, &mark.reason];
+        self.ask("mark the node as suspended", Privilege::Root, &words, ANSWER).await.map(|_| ())
+    }
+
+    /// Takes such a mark away.
+    pub async fn unmark_suspended(&self, id: &SuspensionId) -> Result<(), NodeError> {
+        let words = ["unsuspend", id.as_str()];
+        self.ask("take the mark of a suspension away", Privilege::Root, &words, ANSWER).await.map(|_| ())
+    }
+
     /// Failures so far no longer count against their systems.
     pub async fn forgive(&self) -> Result<(), NodeError> {
         self.ask("forgive failures", Privilege::Root, &["forgive"], ANSWER).await.map(|_| ())
     }
 
     /// Reboots the node, unless it has booted since it was seen or is being switched. It may be gone before it has said so.
-    pub async fn reboot(&self, seen: &BootId) -> Result<(), NodeError> {
+    /// `into`: what it has to come back with; the node remembers that it was told so.
+    pub async fn reboot(&self, seen: &BootId, into: Option<&StorePath>) -> Result<(), NodeError> {
         let attempt = "reboot the node";
-        let reply = self.ask(attempt, Privilege::Root, &["reboot", seen.as_str()], ANSWER).await?;
+        let words: Vec<&str> =
+            ["reboot", seen.as_str()].into_iter().chain(into.map(StorePath::as_str)).collect();
+        let reply = self.ask(attempt, Privilege::Root, &words, ANSWER).await?;
         match reply.get("refused") {
             None => Ok(()),
             Some("busy") => Err(NodeError::Refused { node: self.name.clone(), refusal: Refusal::Busy }),
             Some(said) => {
-                Err(NodeError::Refused { node: self.name.clone(), refusal: Refusal::Other(said.to_owned()) })
+                let refusal = match said.split_once(' ') {
+                    Some(("unwritable", what)) => Refusal::Unwritable { what: what.to_owned() },
+                    Some(_) | None => Refusal::Other(said.to_owned()),
+                };
+                Err(NodeError::Refused { node: self.name.clone(), refusal })
             }
         }
     }

@@ -31,13 +31,25 @@ pub enum Refusal {
         /// What its Nix says of it.
         said: String,
     },
+    /// A health check that has to pass before does not. Nobody has asked the node to start anything.
+    NotReady {
+        /// Which: kind and name.
+        check: String,
+        /// What it said.
+        said: String,
+    },
     /// Anything else, in the node's words.
     Other(String),
 }
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Self::NotReady { check, said } = self {
+            return write!(f, "not touched, because its check {check} must pass first: {said}");
+        }
+        f.write_str("the node refused to start the switch: ")?;
         match self {
+            Self::NotReady { .. } => Ok(()),
             Self::Busy => f.write_str("another switch is running"),
             Self::Changed { running } => write!(f, "it now runs {running}"),
             Self::Missing => f.write_str("the system is not on the node"),

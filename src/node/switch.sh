@@ -23,10 +23,15 @@ export LC_ALL
 # when it stops, its state directory may be deleted, and a controller may well be a node of its own fleet.
 JOURNAL=/var/lib/driftless-node/switches
 PIN=/var/lib/driftless-node/pin
+# What people told a controller about this node, should the controller lose it: a line each.
+SUSPENDED=/var/lib/driftless-node/suspended
+MOST_SUSPENSIONS=50
 # The id of the last switch: on /var, because a machine that went down in the middle has no /run left to tell.
 OWNER=/var/lib/driftless-node/owner
 # "ID": that switch's system is to be booted once. "ID booted": it was, and is not proven yet.
 STAGED=/var/lib/driftless-node/staged
+# "BOOT-ID CLOCK SYSTEM": the last order to reboot, the boot it was given in, and what was to come back.
+REBOOT=/var/lib/driftless-node/reboot
 LIVE=/run/driftless-node
 LOCK=$LIVE/lock
 ROOTS=/nix/var/nix/gcroots/driftless
@@ -118,6 +123,13 @@ system_ctl() { timeout -k 5 "${PATIENCE:-30}" systemctl "$@" </dev/null 9>&-; }
 is_id() {
   case $1 in
     *[!0-9A-Za-z-]* | '' | -*) return 1 ;;
+    *) return 0 ;;
+  esac
+}
+
+is_number() {
+  case $1 in
+    *[!0-9]* | '') return 1 ;;
     *) return 0 ;;
   esac
 }
@@ -301,6 +313,7 @@ read_keys() {
       nonce) NONCE=$value ;;
       goal) GOAL=$value ;;
       unproven) UNPROVEN=$value ;;
+      reboots) REBOOTS=$value ;;
       revision) REVISION=$value ;;
       asker) ASKER=$value ;;
       ssh-from) SSH_FROM=$value ;;
@@ -332,7 +345,7 @@ load() { # ID: sets what `start` was given and what `run` recorded
   SYSTEM='' PREVIOUS='' PROFILE_BEFORE='' NONCE='' EXPECTED='' GOAL=switch REVISION='' ASKER='' SSH_FROM='' LAST_RESORT=reboot
   SWITCH_TIMEOUT=300 CONTACT_TIMEOUT=60 HEALTH_TIMEOUT=60 IGNORE_FAILED=no IGNORE_UNITS='' LISTENED=no ROUTED=no LOADER_TOLD=no
   STARTED=0 BOOT='' OUTCOME='' CAUSE='' DETAIL='' FINISHED='' PHASE='' SSH_UNITS='' CHECKS='' CONTACT_OVER=''
-  UNPROVEN=no PROVING=no
+  UNPROVEN=no REBOOTS=no PROVING=no
   if ! is_id "$ID" || [ ! -r "$ENTRY/order" ]; then return 1; fi
   for file in "$ENTRY/order" "$ENTRY/found"; do
     [ -r "$file" ] && read_keys <"$file"
@@ -688,13 +701,40 @@ run() {
   exit 0
 }
 
-# nixpkgs' switch inhibitors (system.switch.inhibitors) compare with the *booted* system; a system without the file has none.
+# What only a boot changes.
 check_before() {
+  check_inhibitors
+  if may_stage && other_kernels; then stage_instead 'kernel, initrd or modules are not those that have booted'; fi
+}
+
+# Whether the asker reboots the node where that is needed.
+may_stage() { [ "$REBOOTS" = allowed ] && [ "$GOAL" = switch ] && [ "$PROVING" = no ]; }
+
+# A system without kernel (a container) has no other one.
+other_kernels() {
+  wanted=$(kernels_of "$SYSTEM") booted=$(kernels_of /run/booted-system)
+  [ -n "$wanted" ] && [ -n "$booted" ] && [ "$wanted" != "$booted" ]
+}
+
+# From here on it is a switch with the goal to boot, also for whoever has to finish it.
+stage_instead() { # REASON
+  note "$1: it is booted once instead"
+  GOAL=boot
+  if ! found=$(cat "$ENTRY/found") || ! put "$ENTRY/found" "$found${NEWLINE}goal boot"; then
+    untouched killed "$ENTRY/found cannot be written"
+  fi
+  if [ "$PROFILE_BEFORE" = "$SYSTEM" ]; then commit; fi
+  stage
+}
+
+# nixpkgs' switch inhibitors (system.switch.inhibitors) compare with the *booted* system; a system without the file has none.
+check_inhibitors() {
   [ -r "$SYSTEM/switch-inhibitors" ] || return 0
   ! cmp -s "$SYSTEM/switch-inhibitors" /run/booted-system/switch-inhibitors 2>/dev/null || return 0
   wanted=$(cat "$SYSTEM/switch-inhibitors")
   booted=$(cat /run/booted-system/switch-inhibitors 2>/dev/null || printf '{}')
   [ "$wanted" = "$booted" ] && return 0
+  if may_stage; then stage_instead "switch inhibitors differ from the booted system's"; fi
   finish rolled-back needs-reboot "switch inhibitors differ from the booted system's: $booted -> $wanted"
   exit 0
 }
@@ -712,7 +752,10 @@ activate() {
       fi
       roll_back units "$fresh"
       ;;
-    100) untouched needs-reboot 'switch-to-configuration: a reboot is needed (exit 100)' ;;
+    100)
+      if may_stage && runs "$PREVIOUS"; then stage_instead 'switch-to-configuration asks for a reboot (exit 100)'; fi
+      untouched needs-reboot 'switch-to-configuration: a reboot is needed (exit 100)'
+      ;;
     deadline) roll_back deadline "switch-to-configuration test did not end within $SWITCH_TIMEOUT s" ;;
     killed) roll_back killed "switch-to-configuration test was killed; $(last_words)" ;;
     unstarted) untouched killed "switch-to-configuration test could not be started; $(last_words)" ;;
@@ -1294,21 +1337,28 @@ verb_observe() { # [nix]
   if [ -r "$PIN" ]; then
     while read -r line; do reply "pin $line"; done <"$PIN"
   fi
+  if [ -r "$SUSPENDED" ]; then
+    while IFS= read -r line; do reply "suspended $line"; done <"$SUSPENDED"
+  fi
+  if read_file "$REBOOT"; then reply "reboot $VALUE"; fi
   observe_journal
 }
 
 # What only a boot changes.
 reply_kernels() { # booted|running SYSTEM -> kernels
   system_of_kernels=$1
-  kernels=$2
+  kernels=$(kernels_of "$2")
+  [ -n "$kernels" ] || return 0
+  printf '%s\n' "$kernels" | while read -r path; do reply "$system_of_kernels-kernel $path"; done
+}
+
+kernels_of() { # SYSTEM
+  system_of_parts=$1
   set --
   for part in kernel initrd kernel-modules; do
-    [ -e "$kernels/$part" ] && set -- "$@" "$kernels/$part"
+    [ -e "$system_of_parts/$part" ] && set -- "$@" "$system_of_parts/$part"
   done
-  kernels=
-  [ $# -gt 0 ] || return 0
-  kernels=$(readlink -f "$@")
-  printf '%s\n' "$kernels" | while read -r path; do reply "$system_of_kernels-kernel $path"; done
+  [ $# -eq 0 ] || readlink -f "$@"
 }
 
 reply_free() {
@@ -1327,10 +1377,24 @@ reply_free() {
 }
 
 observe_journal() {
+  newest=
   for ID in $(entries); do
     ENTRY=$JOURNAL/$ID
-    reply_entry
+    reply_entry || continue
+    case $VALUE in *"${TAB}finished$TAB"*) newest=$ID ;; esac
   done
+  if [ -n "$newest" ]; then reply_baseline "$newest"; fi
+}
+
+# What had failed before a switch is not of its making.
+reply_baseline() { # ID
+  [ -r "$JOURNAL/$1/found" ] || return 0
+  while read -r key value; do
+    [ "$key" = failed-before ] || continue
+    set -f
+    for unit in $value; do reply "baseline-unit $unit"; done
+    set +f
+  done <"$JOURNAL/$1/found"
 }
 
 # Whether somebody watches it: asked by anybody, and without touching the lock. proc(5)'s list of locks would not do: in a
@@ -1528,21 +1592,69 @@ verb_unpin() {
   if [ -e "$PIN" ]; then reply "error pin $PIN"; else reply ok; fi
 }
 
+# A person wants the node left alone. This script does not heed it: whoever plans does, whatever else he has forgotten.
+verb_suspend() { # ID BY UNTIL REASON; UNTIL in seconds, or -
+  if ! is_id "$1" || { [ "$3" != - ] && ! is_number "$3"; }; then
+    reply 'error bad-argument'
+    return
+  fi
+  if ! other_suspensions "$1" || [ "$OTHERS" -ge "$MOST_SUSPENSIONS" ]; then
+    reply "error suspend $SUSPENDED cannot be read, or has too many lines"
+    return
+  fi
+  mkdir -p "${SUSPENDED%/*}" &&
+    put "$SUSPENDED" "$VALUE$1$TAB$3$TAB$(short "$2")$TAB$(short "$4")" && { reply ok; return; }
+  reply "error suspend $SUSPENDED"
+}
+
+verb_unsuspend() { # ID
+  if ! is_id "$1"; then
+    reply 'error bad-argument'
+  elif ! other_suspensions "$1"; then
+    reply "error unsuspend $SUSPENDED cannot be read"
+  elif [ "$OTHERS" -eq 0 ]; then
+    rm -f "$SUSPENDED"
+    if [ -e "$SUSPENDED" ]; then reply "error unsuspend $SUSPENDED"; else reply ok; fi
+  elif put "$SUSPENDED" "${VALUE%"$NEWLINE"}"; then
+    reply ok
+  else
+    reply "error unsuspend $SUSPENDED"
+  fi
+}
+
+other_suspensions() { # ID -> VALUE, the lines of all others; OTHERS, how many
+  VALUE='' OTHERS=0
+  [ -e "$SUSPENDED" ] || return 0
+  [ -r "$SUSPENDED" ] || return 1
+  while IFS= read -r line || [ -n "$line" ]; do
+    [ "${line%%"$TAB"*}" != "$1" ] || continue
+    VALUE=$VALUE$line$NEWLINE
+    OTHERS=$((OTHERS + 1))
+  done <"$SUSPENDED"
+}
+
 # `driftless retry`: failures so far no longer count.
 verb_forgive() {
   for dir in "$JOURNAL"/*/; do
     [ -e "$dir/summary" ] || continue
     touch "$dir/forgiven" || { reply "error journal $dir"; return; }
   done
+  [ ! -e "$REBOOT" ] || rm -f "$REBOOT" || { reply "error reboot $REBOOT"; return; }
   reply ok
 }
 
-# For a person who wants it now. Only out of the boot that the asker has seen: a lost answer must not cost two reboots.
-verb_reboot() { # BOOT-ID
+# Only out of the boot that the asker has seen: a lost answer must not cost two reboots. With SYSTEM the order is remembered,
+# over the reboot: whoever asks then knows that it came to nothing where another system has booted.
+verb_reboot() { # BOOT-ID [SYSTEM]
   [ "$1" = "$(boot_id)" ] || { reply 'refused booted'; return; }
-  if ! mkdir -p "$LIVE" || ! take_lock 3; then
+  if ! mkdir -p "$LIVE" "${REBOOT%/*}" || ! take_lock 3; then
     reply 'refused busy'
     return
+  fi
+  if [ -n "${2:-}" ]; then
+    is_store_path "$2" || { reply 'error bad-argument'; return; }
+    clock %s
+    { put "$REBOOT" "$1 $CLOCK $2" && sync "$REBOOT"; } || { reply "refused unwritable $REBOOT"; return; }
   fi
   if system_ctl --no-block reboot >/dev/null 2>&1; then reply ok; else reply 'error systemctl reboot failed'; fi
 }
@@ -1588,6 +1700,8 @@ main() {
     log) needs_entry "$1" && verb_log "$@" ;;
     pin) verb_pin "$@" ;;
     unpin) verb_unpin ;;
+    suspend) verb_suspend "$@" ;;
+    unsuspend) verb_unsuspend "$@" ;;
     forgive) verb_forgive ;;
     reboot) verb_reboot "$@" ;;
     *) reply "error unknown-verb $verb" ;;

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use super::history;
 use crate::model::drift::DriftKind;
 use crate::model::glob;
+use crate::model::health::FailingCheck;
 use crate::model::node::{Goal, NodeSpec};
-use crate::model::observed::NodeState;
+use crate::model::observed::{NodeState, Observation};
 use crate::model::store_path::StorePath;
 
 /// Whether the node is where its goal wants it: nothing that a switch could do is left.
@@ -25,7 +26,12 @@ fn boots_otherwise(than: Option<&StorePath>, state: &NodeState) -> bool {
 }
 
 /// Every kind in which the node differs. Never call it with the kept state of an unreachable node.
-pub fn kinds(desired: Option<&StorePath>, spec: &NodeSpec, state: &NodeState) -> BTreeSet<DriftKind> {
+pub fn kinds(
+    desired: Option<&StorePath>,
+    spec: &NodeSpec,
+    state: &NodeState,
+    failing: &[FailingCheck],
+) -> BTreeSet<DriftKind> {
     let mut kinds = BTreeSet::new();
     let counts = match spec.goal {
         Goal::Switch | Goal::Test => &state.running,
@@ -43,16 +49,22 @@ pub fn kinds(desired: Option<&StorePath>, spec: &NodeSpec, state: &NodeState) ->
     if needs_reboot(desired, spec.goal, state) {
         kinds.insert(DriftKind::RebootRequired);
     }
-    if !failed_units(spec, state).is_empty() {
+    if !failing.is_empty() || !failed_units(spec, state).is_empty() {
         kinds.insert(DriftKind::Degraded);
     }
     kinds
 }
 
-/// The failed units that count.
+/// Whether something on the node is not well that was before.
+pub fn is_degraded(spec: &NodeSpec, seen: &Observation, state: &NodeState) -> bool {
+    !seen.health.is_empty() || !failed_units(spec, state).is_empty()
+}
+
+/// The failed units that count: those that had not failed before the last switch already, whatever is deployed.
 pub fn failed_units(spec: &NodeSpec, state: &NodeState) -> Vec<String> {
     let ignored = |unit: &str| spec.ignore_units.iter().any(|pattern| glob::matches(pattern, unit));
-    state.failed_units.iter().filter(|unit| !ignored(unit)).cloned().collect()
+    let counts = |unit: &&String| !state.baseline.contains(unit) && !ignored(unit);
+    state.failed_units.iter().filter(counts).cloned().collect()
 }
 
 /// With the other goals, running and boot default differ because the deployment says so.
@@ -86,4 +98,32 @@ fn needs_reboot(desired: Option<&StorePath>, goal: Goal, state: &NodeState) -> b
         Goal::Switch | Goal::Test => false,
     };
     waits_for_boot || awaited(desired, state) || (known && kernel.booted != kernel.running)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::model::sample;
+
+    #[test]
+    fn what_had_failed_before_the_last_switch_degrades_nobody_and_a_failing_check_does() {
+        let view = sample::in_sync("web1");
+        let (mut spec, seen) = (sample::spec("web1"), view.observation.unwrap());
+        let mut state = seen.state.clone().unwrap();
+        let kinds = |spec: &NodeSpec, state: &NodeState, failing: &[FailingCheck]| {
+            kinds(Some(&spec.toplevel), spec, state, failing)
+        };
+        state.failed_units = vec!["chronic.service".into(), "ignored.service".into()];
+        state.baseline = vec!["chronic.service".into()];
+        spec.ignore_units = vec!["ignored.*".into()];
+        assert_eq!(kinds(&spec, &state, &[]), BTreeSet::new());
+        let failing =
+            FailingCheck { name: "http web".into(), output: "no".into(), since: Timestamp::UNIX_EPOCH };
+        assert_eq!(kinds(&spec, &state, &[failing]), BTreeSet::from([DriftKind::Degraded]));
+        state.failed_units.push("fresh.service".into());
+        assert_eq!(kinds(&spec, &state, &[]), BTreeSet::from([DriftKind::Degraded]));
+        assert_eq!(failed_units(&spec, &state), ["fresh.service"]);
+    }
 }

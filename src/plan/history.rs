@@ -23,6 +23,11 @@ pub fn was_installed(toplevel: &StorePath, state: &NodeState) -> bool {
     newest_success(toplevel, state).is_some()
 }
 
+/// Whether this toplevel is what was installed last: where the node is not it, somebody took it away.
+pub fn had(toplevel: &StorePath, state: &NodeState) -> bool {
+    last_success(state).is_some_and(|entry| entry.system == *toplevel)
+}
+
 /// The newest switch that installed this toplevel.
 pub fn newest_success<'a>(toplevel: &'a StorePath, state: &'a NodeState) -> Option<&'a Entry> {
     successes(toplevel, state).next()
@@ -83,7 +88,7 @@ pub fn ended(entry: &Entry, state: &NodeState, seen_at: Timestamp) -> Timestamp 
 }
 
 /// A time of the node's clock as a time of ours.
-fn our_time(time: Timestamp, clock: Option<Timestamp>, seen_at: Timestamp) -> Timestamp {
+pub fn our_time(time: Timestamp, clock: Option<Timestamp>, seen_at: Timestamp) -> Timestamp {
     let Some(clock) = clock else { return time };
     let ahead = clock.duration_since(seen_at);
     if ahead.abs() <= TOLERATED_SKEW {

@@ -4,20 +4,23 @@
 use jiff::Timestamp;
 
 use super::pin;
-use crate::model::decision::Decision;
+use crate::model::decision::{Decision, Hold};
 use crate::model::observed::Contact;
 use crate::model::snapshot::NodeView;
 
-/// Only of a node that is in sync: a switch brings its own. A node that is suspended or pinned is in sync, too.
+/// Only of a node that has its system: a switch brings its own. A node that is suspended or pinned is in sync, too.
 pub fn may_be_brought(view: &NodeView, now: Timestamp) -> bool {
     let (Some(spec), Some(seen)) = (&view.spec, &view.observation) else { return false };
     let (Contact::Reachable { at }, Some(state)) = (&seen.contact, &seen.state) else { return false };
     let pinned =
         state.pin.as_ref().is_some_and(|pin| pin::holds(&pin.until, &spec.toplevel, state, *at, now));
-    view.decision == Decision::InSync
+    // What is not well may be so for want of them.
+    let installed =
+        matches!(view.decision, Decision::InSync | Decision::Hold { hold: Hold::Degraded { .. } });
+    installed
         && !spec.secrets.is_empty()
         // One that does not evaluate or build stays with its last good one.
         && view.desired.as_ref() == Some(&spec.toplevel)
-        && spec.suspended.is_none()
+        && view.suspended.is_none()
         && !pinned
 }

@@ -1,6 +1,7 @@
 //! Behaviour of `plan`: tables of single questions here, properties over random fleets and histories beside it.
 
 mod properties;
+mod rollouts;
 mod simulation;
 mod views;
 pub(crate) mod world;
@@ -8,10 +9,11 @@ pub(crate) mod world;
 use std::time::Duration;
 
 use super::*;
-use crate::model::hook::HookFailure;
+use crate::model::decision::{Action, Purpose};
+use crate::model::hook::{HookFailure, HookPolicy};
 use crate::model::journal::{Cause, Outcome, Phase};
 use crate::model::node::Goal;
-use crate::model::observed::Attempt;
+use crate::model::observed::{Attempt, AttemptKind};
 use crate::model::release::Progress;
 use world::{NodeBuilder, World, at, fleet, node, switch, system};
 
@@ -31,7 +33,13 @@ fn a_new_release_is_deployed_at_once() {
     let world = fleet([node("web1").running("old").wants("new")]);
     assert_eq!(
         only(&world),
-        Action::Deploy { toplevel: system("new"), expected: system("old"), goal: Goal::Switch }.into()
+        Action::Deploy {
+            toplevel: system("new"),
+            expected: system("old"),
+            goal: Goal::Switch,
+            purpose: Purpose::Release
+        }
+        .into()
     );
     assert_eq!(world.plan().look_again_at, None);
 }
@@ -76,6 +84,10 @@ fn the_first_question_that_stands_in_the_way_is_the_answer() {
         (differs().progress(Progress::NotBuilt { error: "e".into() }), "not-built"),
         (differs().suspended(), "suspended"),
         (node("web1").running("new").wants("new").suspended(), "in-sync"),
+        (differs().marked(None), "suspended"),
+        (differs().marked(Some(at(1))), "suspended"),
+        (differs().marked(Some(at(0))), "act"),
+        (node("web1").running("new").wants("new").marked(None), "in-sync"),
         (differs().pinned(PinEnd::At(at(1))), "pinned"),
         (differs().pinned(PinEnd::At(at(0))), "act"),
         (differs().pinned(PinEnd::NextRelease(system("new"))), "pinned"),
@@ -96,7 +108,7 @@ fn the_first_question_that_stands_in_the_way_is_the_answer() {
 fn a_waiting_switch_of_a_controller_is_attached_to_before_anything_is_evaluated() {
     let waiting =
         node("web1").running("old").entry(switch("new").live().by("controller@infra")).unevaluated();
-    assert!(is_attach(&only(&fleet([waiting]))));
+    assert!(matches!(only(&fleet([waiting])), Decision::Act { action: Action::Attach { .. } }));
 }
 
 #[test]
@@ -113,6 +125,7 @@ fn hooks_keep_a_node_from_being_switched_until_they_may_run() {
     );
     assert_eq!(refused(node("web1").running("new").wants("new").boots("old")), "act", "it brings nothing");
     let older = differs().progress(Progress::NotBuilt { error: "e".into() }).last_good("good");
+    let older = older.entry(switch("good").finished(-90_000)).since(-90_000);
     assert_eq!(refused(older), "act", "they belong to the declared system");
     let mut allowed = fleet([differs().hook("drain")]);
     allowed.observed.hooks = HookPolicy::Run;
@@ -161,7 +174,7 @@ fn a_failed_try_to_re_attach_is_followed_by_a_breath_and_not_by_a_backoff() {
         let live = switch("new").live().by("controller@infra");
         fleet([node("web1").running("old").wants("new").entry(live).attempts("new", 9, seconds)])
     };
-    assert!(is_attach(&only(&tried(-2))));
+    assert!(matches!(only(&tried(-2)), Decision::Act { action: Action::Attach { .. } }));
     assert_eq!(reason(&tried(-1)), "backoff");
     assert_eq!(tried(-1).plan().look_again_at, Some(at(1)));
 }
@@ -170,11 +183,12 @@ fn a_failed_try_to_re_attach_is_followed_by_a_breath_and_not_by_a_backoff() {
 fn a_node_that_does_not_build_is_healed_to_its_last_good_system_and_held_there() {
     let broken =
         || node("web1").wants("new").last_good("good").progress(Progress::NotBuilt { error: "e".into() });
-    let world = fleet([broken().running("old")]);
+    let world = fleet([broken().running("old").entry(switch("good").finished(-90_000)).since(-90_000)]);
     assert!(
         matches!(only(&world), Decision::Act { action: Action::Deploy { toplevel, .. } } if toplevel == system("good"))
     );
     assert_eq!(reason(&fleet([broken().running("good")])), "not-built");
+    assert_eq!(reason(&fleet([broken().running("old")])), "not-built", "it never had that one");
 }
 
 #[test]
@@ -197,6 +211,7 @@ fn one_broken_node_holds_the_release_only_where_all_are_required() {
     let changed = node("b").running("old").last_good("old").wants("new");
     let unchanged = node("c").running("same").last_good("same").wants("same");
     let strayed = node("d").running("stray").last_good("old").wants("new");
+    let strayed = strayed.entry(switch("old").finished(-90_000)).since(-90_000);
     let world = fleet([broken, changed, unchanged, strayed]);
     assert_eq!(world.words(), ["not-evaluated", "act", "in-sync", "act"]);
 

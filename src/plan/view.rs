@@ -10,9 +10,10 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::target::{self, Target};
-use super::{drift, history};
+use super::{drift, history, suspended};
 use crate::model::decision::{Action, Decision, Hold, Plan};
 use crate::model::drift::DriftKind;
+use crate::model::intent::Intent;
 use crate::model::journal::Outcome;
 use crate::model::name::NodeName;
 use crate::model::observed::{Contact, NodeState, Observation, Observed};
@@ -31,6 +32,8 @@ pub struct Pass<'a> {
     pub observed: &'a Observed,
     /// What [`super::plan`] made of it.
     pub plan: &'a Plan,
+    /// What people want.
+    pub intent: &'a Intent,
     /// The time of the pass.
     pub now: Timestamp,
 }
@@ -83,15 +86,17 @@ fn view(
     let desired = target.toplevel;
     let observation = pass.observed.nodes.get(name);
     let state = observation.and_then(|observation| observation.state.as_ref());
+    let failing = observation.map_or(&[][..], |observation| &observation.health);
     let drift = observation.and_then(|observation| fresh(observation)).zip(node.spec.as_deref());
     let drift: BTreeSet<DriftKind> =
-        drift.map(|(state, spec)| drift::kinds(desired, spec, state)).unwrap_or_default();
+        drift.map(|(state, spec)| drift::kinds(desired, spec, state, failing)).unwrap_or_default();
     let desired_revision = revision_of(&target, state, pass.release);
     let running_revision = state.and_then(|state| match desired {
         Some(desired) if *desired == state.running => desired_revision.clone(),
         Some(_) | None => history::revision(&state.running, state).map(short),
     });
     let in_flight = pass.observed.in_flight.get(name);
+    let marks = state.map(|state| state.suspended.as_slice()).unwrap_or_default();
     let staged = state.and_then(|state| state.staged.as_ref());
     let packages = known_packages(previous, state.map(|state| &state.running), desired);
     let subject = why::Subject {
@@ -102,12 +107,20 @@ fn view(
         desired,
         staged,
         switching: fleet.switching,
+        failing,
     };
+    let suspended = suspended::suspended(pass.intent, name, node.spec.as_deref(), marks, pass.now);
     NodeView {
         decision: decision.clone(),
         state: state_word(decision),
         since: since(decision, in_flight.map(|flight| flight.since), previous, pass.now),
-        why: why::sentence(decision, &subject),
+        why: match (decision, &suspended) {
+            // A node in sync needs no reason, but for this.
+            (Decision::InSync, Some(suspension)) => why::suspended(suspension),
+            (Decision::InSync | Decision::InFlight | Decision::Act { .. } | Decision::Hold { .. }, _) => {
+                why::sentence(decision, &subject)
+            }
+        },
         spec: node.spec.clone(),
         progress: node.progress.clone(),
         desired: desired.cloned(),
@@ -117,6 +130,7 @@ fn view(
         drift,
         observation: observation.cloned(),
         in_flight: in_flight.cloned(),
+        suspended,
     }
 }
 
@@ -176,7 +190,8 @@ fn since(
 pub fn state_word(decision: &Decision) -> State {
     match decision {
         Decision::InSync => State::InSync,
-        Decision::InFlight | Decision::Act { action: Action::Deploy { .. } | Action::Attach { .. } } => {
+        Decision::InFlight
+        | Decision::Act { action: Action::Deploy { .. } | Action::Attach { .. } | Action::Reboot { .. } } => {
             State::Switching
         }
         Decision::Hold { hold } => match hold {
@@ -189,15 +204,25 @@ pub fn state_word(decision: &Decision) -> State {
             | Hold::ReleaseIncomplete { .. }
             | Hold::Backoff { .. }
             | Hold::AwaitingReboot
+            | Hold::Wave { .. }
+            | Hold::Soak { .. }
+            | Hold::Halted { .. }
+            | Hold::Approval { .. }
+            | Hold::Window { .. }
+            | Hold::After { .. }
+            | Hold::Unavailable { .. }
+            | Hold::WaveLimit { .. }
+            | Hold::RebootTurn { .. }
             | Hold::InFlightLimit { .. } => State::Held,
             Hold::Unreachable { .. } => State::Unreachable,
-            Hold::Busy { .. } => State::Switching,
+            Hold::Busy { .. } | Hold::Rebooting { .. } => State::Switching,
             Hold::ReportOnly
             | Hold::HealDelay { .. }
             | Hold::Elsewhere { .. }
             | Hold::RebootRequired
             | Hold::Degraded { .. } => State::Drift,
             Hold::HooksRefused { .. } | Hold::HookFailed { .. } => State::Failed,
+            Hold::RebootOverdue { .. } | Hold::RebootFailed { .. } => State::Failed,
             Hold::WrongMachine { .. } | Hold::NotEvaluated { .. } | Hold::NotBuilt { .. } => State::Failed,
             Hold::GivenUp { outcome, .. } => match outcome {
                 Outcome::RolledBack | Outcome::CommitFailed => State::RolledBack,

@@ -65,6 +65,9 @@ fn section(out: &mut String, name: &NodeName, node: &NodeReport) {
         let units: Vec<String> = node.failed_units.iter().map(|unit| format!("`{unit}`")).collect();
         let _ = write!(out, "\nFailed units: {}.\n", units.join(", "));
     }
+    for check in &node.failing_checks {
+        let _ = write!(out, "\nFails: {}: {}.\n", escape(&check.name), escape(&check.output));
+    }
     let Some((direction, packages)) = node.explained() else { return };
     let lines = packages.lines();
     let rest = packages.rest();

@@ -65,6 +65,9 @@ fn section(out: &mut String, name: &NodeName, node: &NodeReport, now: Timestamp)
     if !node.failed_units.is_empty() {
         field("failed", &node.failed_units.join(", "));
     }
+    for check in &node.failing_checks {
+        field("fails", &format!("{}: {}", check.name, check.output));
+    }
     let Some((direction, packages)) = node.explained() else { return };
     let rest = packages.rest();
     let rest = if rest.is_empty() { String::new() } else { format!(" ({rest})") };

@@ -1,6 +1,6 @@
 //! Routes: who may ask what, the JSON answers, and how a wrong question is answered.
 //!
-//! Reads the snapshot, writes nothing. Errors are JSON as well, so that a script never has to parse a page.
+//! Reads the snapshot, writes nothing; what people want is handed to the loop ([`super::steer`]). Errors are JSON as well, so that a script never has to parse a page.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,10 +14,10 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::metrics::Metrics;
-use super::page;
+use super::{Controls, page, steer};
 use crate::model::snapshot::{Ready, Snapshot};
 
 /// A loop that has not finished a pass for so many seconds is taken for stuck. It passes at least every half minute.
@@ -33,7 +33,7 @@ pub struct Windows {
 }
 
 impl Windows {
-    fn newest(&self) -> Arc<Snapshot> {
+    pub(super) fn newest(&self) -> Arc<Snapshot> {
         Arc::clone(&self.snapshot.borrow())
     }
 }
@@ -48,18 +48,22 @@ pub enum Hosts {
     Local,
 }
 
-/// The routes of the HTTP listener: looking only.
-pub fn network(windows: Windows, hosts: Hosts) -> Router {
-    finish(looks(), windows).layer(middleware::from_fn_with_state(hosts, check_host))
+/// The routes of the HTTP listener: looking, and acting for who has the token.
+pub fn network(windows: Windows, hosts: Hosts, controls: &Controls) -> Router {
+    let token = controls.token_file.clone().map(Arc::new);
+    let steering =
+        steer::routes(&controls.hatch).layer(middleware::from_fn_with_state(token, steer::check_token));
+    finish(looks().merge(steering), windows).layer(middleware::from_fn_with_state(hosts, check_host))
 }
 
 /// The routes of the unix socket: looking, and what only who may open the socket can ask.
-pub fn socket(windows: Windows, wake: Arc<Notify>) -> Router {
+pub fn socket(windows: Windows, controls: &Controls) -> Router {
+    let wake = Arc::clone(&controls.look);
     let wake = post(|| async move {
         wake.notify_one();
         (StatusCode::ACCEPTED, Json(json!({ "status": "looking again" })))
     });
-    finish(looks().route("/api/v1/wake", wake), windows)
+    finish(looks().route("/api/v1/wake", wake).merge(steer::routes(&controls.hatch)), windows)
 }
 
 fn looks() -> Router<Windows> {
@@ -144,7 +148,7 @@ async fn no_such_method(request: Request) -> Response {
     problem(StatusCode::METHOD_NOT_ALLOWED, format!("{method} does not apply to {path}"))
 }
 
-fn problem(status: StatusCode, message: String) -> Response {
+pub(super) fn problem(status: StatusCode, message: String) -> Response {
     (status, Json(json!({ "error": message }))).into_response()
 }
 

@@ -10,6 +10,7 @@ mod process;
 
 pub use event::{
     BuildResult, DeploymentMeter, DeploymentResult, EvaluationResult, FetchResult, PublicationResult,
+    RebootResult,
 };
 
 use std::time::Duration;
@@ -47,6 +48,7 @@ pub struct Metrics {
     build_seconds: Histogram,
     publications: IntCounterVec,
     deployments: IntCounterVec,
+    reboots: IntCounterVec,
     phase_seconds: HistogramVec,
     copied_bytes: IntCounter,
     requests: IntCounterVec,
@@ -103,6 +105,11 @@ impl Metrics {
                 "Deployments to a node, by goal and by how they ended.",
                 &["operation", "result"],
             ),
+            reboots: make.counters(
+                "driftless_reboots_total",
+                "Reboots of a node, by what came of them.",
+                &["result"],
+            ),
             phase_seconds: make.histograms(
                 "driftless_deployment_phase_duration_seconds",
                 "Time that deployments spent in one phase.",
@@ -150,6 +157,9 @@ impl Metrics {
                 self.deployments.with_label_values(&[goal.as_str(), result.as_str()]);
             }
         }
+        for result in RebootResult::ALL {
+            self.reboots.with_label_values(&[result.as_str()]);
+        }
         for phase in event::PHASES {
             self.phase_seconds.with_label_values(&[phase]);
         }
@@ -187,6 +197,11 @@ impl Metrics {
     /// A deployment is over; [`DeploymentMeter`] calls it.
     pub fn deployed(&self, goal: Goal, result: DeploymentResult) {
         self.deployments.with_label_values(&[goal.as_str(), result.as_str()]).inc();
+    }
+
+    /// A node was to be rebooted.
+    pub fn rebooted(&self, result: RebootResult) {
+        self.reboots.with_label_values(&[result.as_str()]).inc();
     }
 
     /// An HTTP request was answered.

@@ -9,6 +9,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use crate::model::decision::Decision;
 use crate::model::name::NodeName;
 use crate::model::observed::{Contact, InFlight, Stage};
+use crate::model::progress as rollout;
 use crate::model::revision::Revision;
 use crate::model::snapshot::{BlockedReason, NodeView, Ready, Snapshot, SourceView, State};
 
@@ -50,6 +51,7 @@ pub fn render(snapshot: &Snapshot, now: Timestamp) -> Markup {
                 header {
                     h1 { "driftless" }
                     (source(&snapshot.source, now))
+                    @if let Some(sentence) = rollout::sentence(&snapshot.waves) { p.origin { (sentence) } }
                 }
                 main {
                     (notices(snapshot, now))
@@ -183,7 +185,7 @@ fn row(name: &NodeName, view: &NodeView, now: Timestamp) -> Markup {
                     @for tag in &spec.tags { " " span.tag { (tag) } }
                 }
             }
-            td.state { span.badge { (view.state.as_str()) } }
+            td.state { span.badge { (view.state.as_str()) (view.note()) } }
             td.since title=(view.since) { (ago(view.since, now)) }
             td.revision data-label="running" { code { (revision(&view.running_revision)) } }
             td.revision data-label="desired" { code { (revision(&view.desired_revision)) } }
@@ -203,7 +205,7 @@ fn progress(doing: &InFlight) -> Markup {
             Stage::Copying { bytes, total } if *total > 0 => {
                 progress max=(total) value=(bytes.min(total)) {}
             }
-            Stage::Preparing | Stage::Copying { .. } | Stage::Building { .. } | Stage::Hook { .. } | Stage::Switching { .. } => {}
+            Stage::Preparing | Stage::Rebooting | Stage::Copying { .. } | Stage::Building { .. } | Stage::Hook { .. } | Stage::Switching { .. } => {}
         }
     }
 }

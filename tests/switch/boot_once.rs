@@ -128,13 +128,14 @@ async fn a_system_that_does_not_come_up_gives_way_to_the_one_before() {
 async fn a_system_that_proves_unfit_is_left_by_a_reboot_into_the_default() {
     let bench = Bench::new("first");
     let unfit: Tune = |spec| {
-        spec.health_checks.commands = [("shop".to_owned(), "echo closed; exit 1".to_owned())].into();
+        spec.health_checks.after.commands =
+            [("shop".to_owned(), "echo closed; exit 1".to_owned().into())].into();
     };
     let system = stage(&bench, &only_by_reboot("second")).await;
     bench.machine.reboot().unwrap();
     // A controller that dies in the middle is no reason for a reboot.
     let node = bench.node(&system, |spec| {
-        spec.health_checks.units = vec!["never.service".into()];
+        spec.health_checks.after.units = vec!["never.service".into()];
         spec.health_timeout = Duration::from_secs(3);
     });
     let order = Order { expected: system.clone(), ..bench.order(&system, Goal::Switch) };
@@ -157,7 +158,7 @@ async fn a_system_that_proves_unfit_is_left_by_a_reboot_into_the_default() {
 
     // Where a reboot needs somebody with a passphrase, the node waits for him.
     let encrypted: Tune = |spec| {
-        spec.health_checks.commands = [("shop".to_owned(), "exit 1".to_owned())].into();
+        spec.health_checks.after.commands = [("shop".to_owned(), "exit 1".to_owned().into())].into();
         spec.last_resort = LastResort::None;
     };
     let entry = prove(&bench, &system, encrypted).await;

@@ -24,7 +24,7 @@ fn on(node: &Node, script: &str) {
 
 /// A health check that never passes keeps a switch in its health phase for some seconds.
 const NEVER: Tune = |spec| {
-    spec.health_checks.units = vec!["never.service".into()];
+    spec.health_checks.after.units = vec!["never.service".into()];
     spec.health_timeout = Duration::from_secs(12);
 };
 

@@ -46,7 +46,7 @@ fn as_the_new_system(fault: &Fault) -> Scenario {
             .tune(|spec| {
                 spec.success_timeout = Duration::from_secs(10);
                 spec.health_timeout = Duration::from_secs(6);
-                spec.health_checks.units = vec!["never.service".into()];
+                spec.health_checks.after.units = vec!["never.service".into()];
             }),
         // What it leaves behind ends with its unit, and so does its hold on the lock.
         Fault::LeaveChild(_) => plain(SUCCEEDED),

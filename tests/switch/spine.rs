@@ -217,7 +217,7 @@ async fn what_cannot_be_written_down_is_not_begun_and_leaves_nothing() {
     refused("a full /var").await;
     bench.machine.empty("/var").unwrap();
     // From a /run that takes nothing to one that takes the script and not what the rollback would need.
-    for free in [0, 60, 150] {
+    for free in [0, 64, 150] {
         let fill = format!(
             "rm -f /run/fill; free=$(df -k --output=avail /run | tail -n 1); fallocate -l $((free - {free}))K /run/fill"
         );

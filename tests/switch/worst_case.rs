@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use super::{Bench, Tune};
 
 /// A health check that never passes keeps a switch in its health phase.
-pub const NEVER: Tune = |spec| spec.health_checks.units = vec!["never.service".into()];
+pub const NEVER: Tune = |spec| spec.health_checks.after.units = vec!["never.service".into()];
 
 pub async fn reaches(mut stage: watch::Receiver<Stage>, wanted: Phase) {
     stage.wait_for(|now| matches!(now, Stage::Switching { phase, .. } if *phase == wanted)).await.unwrap();
@@ -149,7 +149,7 @@ async fn a_successor_learns_health_checks_of_any_length() {
     let system = built(&System::new("second"));
     let node = bench.node(&system, |spec| {
         let command = format!("test -e /run/healthy # {} \\n é", "long ".repeat(400));
-        spec.health_checks.commands = BTreeMap::from([("file".to_owned(), command)]);
+        spec.health_checks.after.commands = BTreeMap::from([("file".to_owned(), command.into())]);
         spec.health_timeout = Duration::from_secs(20);
     });
     let (show, stage) = watch::channel(Stage::Preparing);
@@ -185,7 +185,8 @@ async fn a_login_with_sudo_noise_and_one_session_is_enough_for_a_whole_deploy() 
     let node = bench.node(&system, |spec| {
         spec.host = spec.host.take().map(|host| host.replace("root@", "deployer@"));
         spec.privilege_escalation_command = vec!["sudo".into()];
-        spec.health_checks.commands = BTreeMap::from([("root".to_owned(), "test $(id -u) = 0".to_owned())]);
+        spec.health_checks.after.commands =
+            BTreeMap::from([("root".to_owned(), "test $(id -u) = 0".to_owned().into())]);
     });
     let state = node.observe(Duration::from_secs(20)).await.unwrap();
     assert_eq!(state.running, bench.first);
@@ -201,7 +202,7 @@ async fn a_login_with_sudo_noise_and_one_session_is_enough_for_a_whole_deploy() 
 async fn only_a_new_login_that_knows_the_nonce_is_contact_and_only_the_nonce_gives_a_verdict() {
     let bench = Bench::new("first");
     let system = built(&System::new("second"));
-    let node = bench.node(&system, |spec| spec.health_checks.units = vec!["never.service".into()]);
+    let node = bench.node(&system, |spec| spec.health_checks.after.units = vec!["never.service".into()]);
     let (nix, order) = (bench.nix(), bench.order(&system, Goal::Switch));
     let (show, mut stage) = watch::channel(Stage::Preparing);
     tokio::select! {
@@ -292,8 +293,8 @@ async fn a_link_that_stalls_when_the_verdict_is_due_does_not_lose_it() {
     let system = built(&System::new("second"));
     let node = bench.node(&system, |spec| {
         spec.health_timeout = Duration::from_secs(25);
-        spec.health_checks.commands =
-            BTreeMap::from([("file".to_owned(), "test -e /run/healthy".to_owned())]);
+        spec.health_checks.after.commands =
+            BTreeMap::from([("file".to_owned(), "test -e /run/healthy".to_owned().into())]);
     });
     let is_cut = Notify::new();
     let mend = async {

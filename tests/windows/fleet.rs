@@ -155,7 +155,7 @@ fn troubled() -> Vec<(&'static str, Value)> {
 
 fn fine() -> Vec<(&'static str, Value)> {
     let copying = |bytes: u64| json!({ "stage": "copying", "bytes": bytes, "total": 400_000_000 });
-    let frozen = "suspended in the deployment: disk is being replaced";
+    let frozen = "suspended by the deployment: disk is being replaced";
     vec![
         (
             "web2",
@@ -168,7 +168,10 @@ fn fine() -> Vec<(&'static str, Value)> {
         (
             "db1",
             node("db1", "held", 130, frozen, |view| {
-                hold(view, "suspended", json!({ "reason": "disk is being replaced" }));
+                let why =
+                    json!({ "by": "the deployment", "reason": "disk is being replaced", "until": null });
+                hold(view, "suspended", why.clone());
+                view["suspended"] = why;
                 view["spec"]["suspended"] = json!("disk is being replaced");
                 view["observation"]["state"]["failedUnits"] = json!(["backup.service"]);
             }),

@@ -44,7 +44,7 @@ async fn booted(acting: &Acting, node: &Node) -> Result<NodeState, Ending> {
     let failed = |error| Ending::of_error(node.name(), error);
     let before = acting.here.look(node).await.map_err(failed)?;
     acting.progress.say(node.name(), "rebooting");
-    match node.reboot(&before.boot_id).await {
+    match node.reboot(&before.boot_id, None).await {
         // What it was about to say went with its network.
         Err(error) if !error.may_pass() => return Err(failed(error)),
         Ok(()) | Err(_) => {}

@@ -10,11 +10,12 @@ use super::{Desired, PREPARE_AGAIN};
 use crate::controller::candidate::{Candidate, Verdict};
 use crate::controller::prepare::{Again, Failure, Prepared};
 use crate::controller::preparing::{Counts, Preparing};
-use crate::controller::succession::{begin, built, deployed_to, evaluated, forget_roots, is_broken};
+use crate::controller::roots::{deployed_to, forget_roots, rooted};
 use crate::error_chain::error_chain;
 use crate::model::name::NodeName;
 use crate::model::revision::Revision;
 use crate::model::snapshot::{Blocked, BlockedReason};
+use crate::reconcile::succession::{begin, built, evaluated, is_broken};
 use crate::serve::metrics::Metrics;
 
 impl Desired {
@@ -79,7 +80,8 @@ impl Desired {
         let revision = preparing.revision.clone();
         preparing.hearing = Some(candidate.hearing);
         self.interrupted = None;
-        self.release = Some(begin(self.release.take(), revision, &candidate.names, &self.roots));
+        let before = self.release.take();
+        self.release = Some(begin(before, revision, &candidate.names, |name| rooted(&self.roots, name)));
         for step in candidate.steps {
             self.sort(step);
         }
@@ -131,9 +133,10 @@ impl Desired {
     /// Takes in what was found out about a node of the release in force.
     fn learn(&mut self, step: Prepared) {
         let Some(release) = &mut self.release else { return };
+        let said = |failure: Failure| failure.said;
         match step {
-            Prepared::Evaluated(name, outcome) => evaluated(release, &name, outcome),
-            Prepared::Built(name, outcome) => built(release, &name, outcome),
+            Prepared::Evaluated(name, outcome) => evaluated(release, &name, outcome.map_err(said)),
+            Prepared::Built(name, outcome) => built(release, &name, outcome.map(drop).map_err(said)),
             Prepared::Named(_) | Prepared::Blocked(..) | Prepared::Done => {}
         }
     }

@@ -1,10 +1,12 @@
 //! Properties over random fleets, histories, clocks and work in flight.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use proptest::prelude::*;
 use proptest::sample::select;
+use serde_json::json;
 
 use super::simulation::{Behaviour, Simulation, check, is_rest};
 use super::world::{NodeBuilder, World, at, fleet, node, switch, system};
@@ -14,6 +16,7 @@ use crate::model::name::NodeName;
 use crate::model::node::Goal;
 use crate::model::observed::Contact;
 use crate::model::release::Progress;
+use crate::model::rollout::{Amount, OnFailure, RolloutSpec, Wave};
 
 const SYSTEMS: [&str; 4] = ["s0", "s1", "s2", "stray"];
 
@@ -108,8 +111,44 @@ fn named(cases: Vec<Case>) -> Vec<(NodeName, Case)> {
     cases.into_iter().enumerate().map(name).collect()
 }
 
+/// Failures here do not stop the others.
 fn world(cases: &[(NodeName, Case)], limit: u32) -> World {
-    fleet(cases.iter().map(|(_, case)| case.node.clone())).max_in_flight(limit)
+    let mut world = fleet(cases.iter().map(|(_, case)| case.node.clone())).max_in_flight(limit);
+    world.release.rollout.waves[0].max_failures = Amount::Percent(100);
+    world
+}
+
+/// Two or three waves with a limit here and there.
+fn waves() -> impl Strategy<Value = RolloutSpec> {
+    let amount = || prop_oneof![(0..4u32).prop_map(Amount::Count), (0..=100u8).prop_map(Amount::Percent)];
+    let wave =
+        (0..900u64, proptest::option::of(amount()), amount(), proptest::option::of(1..4u32), any::<bool>());
+    let wave = wave.prop_map(|(soak, max_unavailable, max_failures, max_in_flight, approval)| Wave {
+        soak: Duration::from_secs(soak),
+        max_unavailable,
+        max_failures,
+        max_in_flight,
+        approval,
+        ..Wave::default()
+    });
+    let windows = select(vec![
+        json!([]),
+        json!([{ "effect": "deny", "days": ["sun"], "timeZone": "UTC" }]),
+        json!([{ "on": "n0*", "hours": "11:00-12:30", "timeZone": "Europe/Berlin" }]),
+    ]);
+    let rollback = any::<bool>();
+    (proptest::collection::vec(wave, 1..4), windows, rollback).prop_map(|(mut waves, windows, rollback)| {
+        let last = waves.len() - 1;
+        for (wave, on) in waves[..last].iter_mut().zip(["n00,n03", "n01"]) {
+            wave.on = on.parse().unwrap();
+        }
+        RolloutSpec {
+            waves,
+            windows: serde_json::from_value(windows).unwrap(),
+            on_failure: if rollback { OnFailure::Rollback } else { OnFailure::Halt },
+            ..RolloutSpec::default()
+        }
+    })
 }
 
 fn simulation(cases: &[(NodeName, Case)], world: World) -> Simulation {
@@ -128,6 +167,16 @@ proptest! {
         let cases = named(cases);
         let mut world = world(&cases, limit);
         world.release.rollout.require_all = all;
+        check(&world, &world.plan());
+    }
+
+    #[test]
+    fn every_plan_of_a_rollout_in_waves_keeps_the_rules(
+        cases in proptest::collection::vec(any_node(), 0..8), waves in waves(),
+    ) {
+        let cases = named(cases);
+        let mut world = world(&cases, 5);
+        world.release.rollout = waves;
         check(&world, &world.plan());
     }
 

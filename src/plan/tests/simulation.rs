@@ -8,10 +8,10 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::world::{World, switch};
-use crate::model::decision::{Action, Decision, Hold, Plan};
+use crate::model::decision::{Action, Decision, Hold, Plan, Purpose};
 use crate::model::journal::{Cause, Entry, Outcome, SwitchId};
 use crate::model::name::NodeName;
-use crate::model::node::Goal;
+use crate::model::node::{Goal, RebootPolicy};
 use crate::model::observed::{Attempt, AttemptKind, Contact, InFlight, NodeState, Stage};
 use crate::model::store_path::StorePath;
 
@@ -100,7 +100,7 @@ impl Simulation {
                     self.assert_may_be_tried(name, toplevel);
                     toplevel
                 }
-                Action::Attach { toplevel, .. } => toplevel,
+                Action::Attach { toplevel, .. } | Action::Reboot { toplevel, .. } => toplevel,
             };
             let flight =
                 InFlight { toplevel: toplevel.clone(), since: self.world.now, stage: Stage::Preparing };
@@ -253,13 +253,20 @@ pub fn check(world: &World, plan: &Plan) {
                 attaches += 1;
                 assert_eq!(&state.live_switch().unwrap().id, id);
             }
-            Action::Deploy { toplevel, expected, .. } => {
+            Action::Reboot { boot, .. } => {
+                deploys += 1;
+                assert_eq!(*boot, state.boot_id);
+                assert_ne!(release.nodes[name].spec.as_ref().unwrap().reboot.policy, RebootPolicy::Never);
+            }
+            Action::Deploy { toplevel, expected, purpose, .. } => {
                 deploys += 1;
                 let spec = release.nodes[name].spec.as_ref().unwrap();
                 assert_eq!(spec.suspended, None, "{name} is suspended");
                 assert_eq!(*expected, state.running);
                 assert!(
-                    *toplevel == spec.toplevel || Some(toplevel) == release.nodes[name].last_good.as_ref()
+                    *purpose == Purpose::TakeBack
+                        || *toplevel == spec.toplevel
+                        || Some(toplevel) == release.nodes[name].last_good.as_ref()
                 );
             }
         }

@@ -17,7 +17,8 @@ type Views = BTreeMap<NodeName, Arc<NodeView>>;
 
 fn views(world: &World, previous: &Views) -> Views {
     let plan = world.plan();
-    let pass = Pass { release: &world.release, observed: &world.observed, plan: &plan, now: world.now };
+    let (release, observed, intent) = (&world.release, &world.observed, &world.intent);
+    let pass = Pass { release, observed, plan: &plan, intent, now: world.now };
     node_views(pass, previous)
 }
 
@@ -42,7 +43,16 @@ fn every_state_is_told_in_one_word_and_one_sentence() {
             "is another machine: machine id aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa, expected \
              bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
         ),
-        (differs().suspended(), State::Held, "outdated: runs an earlier system; suspended: disk is full"),
+        (
+            differs().marked(Some(at(3600))),
+            State::Held,
+            "outdated: runs an earlier system; suspended by alice@laptop until 2026-11-22 13:00:00 UTC: disk swap",
+        ),
+        (
+            differs().suspended(),
+            State::Held,
+            "outdated: runs an earlier system; suspended by the deployment: disk is full",
+        ),
         (
             differs().pinned(PinEnd::At(at(3600))),
             State::Held,
@@ -205,6 +215,7 @@ fn secrets_come_to_nodes_that_are_in_sync_and_to_none_that_a_person_wants_left_a
         (in_sync().suspended(), false),
         (in_sync().pinned(PinEnd::At(at(60))), false),
         (in_sync().pinned(PinEnd::At(at(-60))), true),
+        (in_sync().failed("a.service"), true),
         (in_sync().unreachable(), false),
         (in_sync().in_flight(), false),
     ] {

@@ -8,11 +8,13 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::model::decision::{Decision, Plan};
 use crate::model::hook::{Hook, HookPoint};
+use crate::model::intent::{Approval, Intent, PlanHash, SuspensionId, SuspensionMark};
 use crate::model::journal::{Cause, Entry, Forgiven, Journal, Outcome, Phase, Pin, PinEnd, SwitchId};
 use crate::model::name::NodeName;
-use crate::model::node::{Goal, NodeSpec, OnDrift};
+use crate::model::node::{Availability, Goal, NodeSpec, OnDrift, RebootPolicy};
 use crate::model::observed::{
-    Attempt, AttemptKind, Contact, Elsewhere, InFlight, KernelPair, NodeState, Observation, Observed, Stage,
+    Attempt, AttemptKind, Begun, BegunWhat, Contact, Elsewhere, InFlight, KernelPair, NodeState, Observation,
+    Observed, RebootOrder, Stage,
 };
 use crate::model::release::{NodeRelease, Progress, Release};
 use crate::model::revision::Revision;
@@ -143,6 +145,7 @@ impl NodeBuilder {
             state: Some(state("old")),
             state_since: Some(at(-9999)),
             elsewhere: None,
+            health: Vec::new(),
         });
         change(observation.state.get_or_insert_with(|| state("old")));
         self
@@ -200,6 +203,7 @@ impl NodeBuilder {
                 state: None,
                 state_since: None,
                 elsewhere: None,
+                health: Vec::new(),
             })
             .contact = Contact::Unreachable { since: at(-300), error };
         self
@@ -220,6 +224,11 @@ impl NodeBuilder {
     }
     pub fn suspended(self) -> Self {
         self.spec(|spec| spec.suspended = Some("disk is full".into()))
+    }
+    pub fn marked(self, until: Option<Timestamp>) -> Self {
+        let (id, by) = (SuspensionId::new(at(-60), 7), "alice@laptop".to_owned());
+        let mark = SuspensionMark { id, by, reason: "disk swap".into(), until };
+        self.state(|state| state.suspended.push(mark))
     }
     pub fn hook(self, name: &str) -> Self {
         let (at, name) = (HookPoint::BeforeSwitch, name.to_owned());
@@ -274,11 +283,14 @@ fn state(running: &str) -> NodeState {
         generation: Some(1),
         kernel: KernelPair::default(),
         failed_units: Vec::new(),
+        baseline: Vec::new(),
         nix_version: Some("2.26.3".into()),
         free_nix: Some(1 << 33),
         free_boot: Some(1 << 28),
         journal: Journal::default(),
         pin: None,
+        reboot: None,
+        suspended: Vec::new(),
     }
 }
 
@@ -287,6 +299,7 @@ fn state(running: &str) -> NodeState {
 pub struct World {
     pub release: Release,
     pub observed: Observed,
+    pub intent: Intent,
     pub now: Timestamp,
 }
 
@@ -298,6 +311,7 @@ pub fn fleet(nodes: impl IntoIterator<Item = NodeBuilder>) -> World {
             rollout: RolloutSpec::default(),
         },
         observed: Observed::default(),
+        intent: Intent::default(),
         now: at(0),
     };
     for built in nodes {
@@ -316,7 +330,7 @@ pub fn fleet(nodes: impl IntoIterator<Item = NodeBuilder>) -> World {
 
 impl World {
     pub fn plan(&self) -> Plan {
-        super::plan(&self.release, &self.observed, self.now)
+        super::plan(&self.release, &self.observed, &self.intent, self.now)
     }
     pub fn decision(&self, name: &str) -> Decision {
         self.plan().decisions[&name.parse::<NodeName>().unwrap()].clone()
@@ -340,5 +354,93 @@ impl World {
     pub fn heal_after(mut self, delay: Duration) -> Self {
         self.release.rollout.heal_after = delay;
         self
+    }
+}
+
+impl NodeBuilder {
+    pub fn tags(self, tags: &[&str]) -> Self {
+        self.spec(|spec| spec.tags = tags.iter().map(|tag| tag.parse().unwrap()).collect())
+    }
+    pub fn after(self, selector: &str) -> Self {
+        self.spec(|spec| spec.after.push(selector.parse().unwrap()))
+    }
+    pub fn needs_approval(self) -> Self {
+        self.spec(|spec| spec.approval = true)
+    }
+    pub fn intermittent(self) -> Self {
+        self.spec(|spec| spec.availability = Availability::Intermittent)
+    }
+    pub fn reboots(self, policy: RebootPolicy) -> Self {
+        self.spec(|spec| spec.reboot.policy = policy)
+    }
+    pub fn reboot_window(self, span: serde_json::Value) -> Self {
+        self.spec(|spec| spec.reboot.window = Some(serde_json::from_value(span).unwrap()))
+    }
+    /// In this boot, so many seconds ago, it was told to reboot into this system.
+    pub fn told_to_reboot(self, name: &str, seconds: i64) -> Self {
+        self.state(|state| {
+            let (boot, toplevel) = (state.boot_id.clone(), system(name));
+            state.reboot = Some(RebootOrder { boot, toplevel, at: at(seconds) });
+        })
+    }
+    pub fn booted_since(self) -> Self {
+        self.state(|state| state.boot_id = "2f2e3d4c-0000-4000-8000-000000000000".parse().unwrap())
+    }
+    pub fn staged(self, name: &str) -> Self {
+        self.state(|state| state.staged = Some(system(name)))
+    }
+    /// It has the wanted system by a switch of this release, which ended so many seconds ago.
+    pub fn got(self, name: &str, from: &str, seconds: i64) -> Self {
+        let entry = switch(name).from(from).of_this_release().finished(seconds);
+        self.wants(name).running(name).entry(entry)
+    }
+    /// The wanted system was rolled back there.
+    pub fn rolled_back(self, name: &str) -> Self {
+        let entry = switch(name).ended(Outcome::RolledBack, Some(Cause::Contact)).of_this_release();
+        self.wants(name).running("old").entry(entry)
+    }
+}
+
+impl SwitchBuilder {
+    pub fn from(mut self, previous: &str) -> Self {
+        self.0.previous = system(previous);
+        self
+    }
+    pub fn of_this_release(mut self) -> Self {
+        self.0.revision = revision().commit.to_string();
+        self
+    }
+}
+
+impl World {
+    /// The deployment's `rollout`, where it is not the default.
+    pub fn rollout(mut self, rollout: serde_json::Value) -> Self {
+        self.release.rollout = serde_json::from_value(rollout).unwrap();
+        self
+    }
+    pub fn begun(mut self, name: &str, to: &str, seconds: i64) -> Self {
+        let begun = Begun { toplevel: system(to), at: at(seconds), what: BegunWhat::Switch };
+        self.observed.begun.insert(name.parse().unwrap(), begun);
+        self
+    }
+    pub fn reboot_begun(mut self, name: &str, to: &str, seconds: i64) -> Self {
+        let boot = "1f2e3d4c-0000-4000-8000-000000000000".parse().unwrap();
+        let what = BegunWhat::Reboot { boot };
+        let begun = Begun { toplevel: system(to), at: at(seconds), what };
+        self.observed.begun.insert(name.parse().unwrap(), begun);
+        self
+    }
+    pub fn approved(mut self, hash: &PlanHash, until: i64) -> Self {
+        let (hash, what, by) = (hash.clone(), "wave 1".into(), "alice".into());
+        self.intent.approvals.push(Approval { hash, what, by, at: at(0), until: at(until) });
+        self
+    }
+    /// `name: word`, for each node.
+    pub fn said(&self) -> Vec<String> {
+        self.plan()
+            .decisions
+            .iter()
+            .map(|(name, decision)| format!("{name}: {}", decision.as_str()))
+            .collect()
     }
 }

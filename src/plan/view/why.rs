@@ -3,14 +3,15 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
-
-use crate::model::decision::{Action, Decision, Hold};
+use crate::model::decision::{Action, Decision, Hold, Purpose};
 use crate::model::drift::DriftKind;
+use crate::model::health::FailingCheck;
+use crate::model::intent::NodeSuspension;
 use crate::model::journal::{Cause, Outcome, PinEnd};
 use crate::model::name::NodeName;
 use crate::model::observed::{InFlight, Stage};
 use crate::model::packages::PackageDiff;
+use crate::model::spoken::clock;
 use crate::model::store_path::StorePath;
 
 /// A sentence quotes at most so many characters of somebody else's text.
@@ -27,6 +28,7 @@ pub struct Subject<'a> {
     pub desired: Option<&'a StorePath>,
     pub staged: Option<&'a StorePath>,
     pub switching: usize,
+    pub failing: &'a [FailingCheck],
 }
 
 /// Why the node is in its state. A node in sync needs no reason.
@@ -36,14 +38,26 @@ pub fn sentence(decision: &Decision, subject: &Subject<'_>) -> String {
         Decision::InFlight => {
             subject.in_flight.map_or_else(|| "starting".to_owned(), |flight| stage(&flight.stage))
         }
+        Decision::Act { action: Action::Deploy { toplevel, purpose: Purpose::TakeBack, .. } } => {
+            format!("the release failed elsewhere: goes back to {}", toplevel.name())
+        }
         Decision::Act { action: Action::Deploy { toplevel, .. } } => {
             format!("{}to be deployed: {}", drift_clause(subject), toplevel.name())
+        }
+        Decision::Act { action: Action::Reboot { toplevel, .. } } => {
+            format!("to be rebooted into {}", toplevel.name())
         }
         Decision::Act { action: Action::Attach { id, .. } } => {
             format!("about to watch switch {id}, which an earlier controller started")
         }
         Decision::Hold { hold } => hold_sentence(hold, subject),
     }
+}
+
+/// Why a node is left alone that needs no other reason.
+pub fn suspended(NodeSuspension { by, reason, until, id: _ }: &NodeSuspension) -> String {
+    let until = until.map(|until| format!(" until {}", clock(until))).unwrap_or_default();
+    format!("suspended by {}{until}{}", quote(by), because(reason))
 }
 
 fn hold_sentence(hold: &Hold, subject: &Subject<'_>) -> String {
@@ -58,7 +72,13 @@ fn hold_sentence(hold: &Hold, subject: &Subject<'_>) -> String {
         Hold::WrongMachine { expected, found } => {
             format!("is another machine: machine id {found}, expected {expected}")
         }
-        Hold::Suspended { reason } => format!("{}suspended{}", drift_clause(subject), because(reason)),
+        Hold::Suspended { by, reason, until } => {
+            let until = until.map(|until| format!(" until {}", clock(until))).unwrap_or_default();
+            format!("{}suspended by {}{until}{}", drift_clause(subject), quote(by), because(reason))
+        }
+        Hold::Approval { what, hash } => {
+            format!("waits for approval of {}; `driftless approve --hash {hash}`", quote(what))
+        }
         Hold::Pinned { by, reason, until } => format!("pinned by {by} {}{}", pin_end(until), because(reason)),
         Hold::HooksRefused { hooks } => format!(
             "{}has hooks ({}), which this controller does not run; allow it with source.hooks = \"run\" in driftless.toml, or \
@@ -86,6 +106,35 @@ fn hold_sentence(hold: &Hold, subject: &Subject<'_>) -> String {
         Hold::InFlightLimit { limit } => {
             format!("{} of at most {limit} nodes are switching already", subject.switching)
         }
+        Hold::Wave { wave, waits_for, node } => format!("wave {wave} waits for wave {waits_for} ({node})"),
+        Hold::Soak { wave, until } => format!("wave {wave} must be well until {}", clock(*until)),
+        Hold::Halted { wave, node, why } => format!(
+            "the rollout is halted: wave {wave}, {node}: {}; goes on with a new commit or `driftless retry {node}`",
+            quote(last_line(why))
+        ),
+        Hold::Window { by, until } => match until {
+            Some(until) => {
+                format!("{}not now ({}); changes at {}", drift_clause(subject), quote(by), clock(*until))
+            }
+            None => format!("{}not now ({})", drift_clause(subject), quote(by)),
+        },
+        Hold::After { node } => format!("comes after {node}"),
+        Hold::Unavailable { wave, limit } => {
+            format!("{limit} of wave {wave} are worked on, silent or not well, and no more may be")
+        }
+        Hold::WaveLimit { wave, limit } => {
+            format!("{limit} of wave {wave} are worked on, and no more may be")
+        }
+        Hold::Rebooting { until } => format!("reboots; is to be back by {}", clock(*until)),
+        Hold::RebootOverdue { since, error } => format!(
+            "was rebooted and is not back since {}: {}; somebody has to look",
+            clock(*since),
+            quote(last_line(error))
+        ),
+        Hold::RebootFailed { error } => {
+            format!("{}; tried again with a new system or `driftless retry {name}`", quote(error))
+        }
+        Hold::RebootTurn { node } => format!("is rebooted after {node}"),
         Hold::Elsewhere { at, error } => {
             format!("answers at {at}, not where it is declared: {}", quote(last_line(error)))
         }
@@ -96,8 +145,19 @@ fn hold_sentence(hold: &Hold, subject: &Subject<'_>) -> String {
             format!("the switch has succeeded, and then {}; `driftless retry {name}` ends this", quote(error))
         }
         Hold::RebootRequired => "reboot-required: only a reboot starts what is installed".to_owned(),
-        Hold::Degraded { units } => format!("degraded: failed {}", quote(&units.join(", "))),
+        Hold::Degraded { units, .. } => format!("degraded: {}", degraded(units, subject.failing)),
     }
+}
+
+/// Units by name; of the checks also what the first one says.
+fn degraded(units: &[String], failing: &[FailingCheck]) -> String {
+    let units = (!units.is_empty()).then(|| format!("failed {}", quote(&units.join(", "))));
+    let checks = failing.first().map(|first| {
+        let names: Vec<&str> = failing.iter().map(|check| check.name.as_str()).collect();
+        let verb = if names.len() == 1 { "fails" } else { "fail" };
+        quote(&format!("{} {verb}: {}", names.join(", "), last_line(&first.output)))
+    });
+    units.into_iter().chain(checks).collect::<Vec<_>>().join("; ")
 }
 
 fn stage(stage: &Stage) -> String {
@@ -109,6 +169,7 @@ fn stage(stage: &Stage) -> String {
         Stage::Building { done, total, now } => format!("building on the node, {done} of {total}: {now}"),
         Stage::Hook { name, said, .. } if said.is_empty() => format!("hook {name}"),
         Stage::Hook { name, said, .. } => format!("hook {name}: {}", quote(said)),
+        Stage::Rebooting => "rebooting".to_owned(),
         Stage::Switching { phase, detail } if detail.is_empty() => phase.as_str().to_owned(),
         Stage::Switching { phase, detail } => format!("{}: {detail}", phase.as_str()),
     }
@@ -179,10 +240,6 @@ fn pin_end(end: &PinEnd) -> String {
         PinEnd::At(at) => format!("until {}", clock(*at)),
         PinEnd::NextRelease(_) => "until the next release".to_owned(),
     }
-}
-
-fn clock(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 /// Nix prints a trace first and the reason last.

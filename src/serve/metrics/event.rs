@@ -116,6 +116,31 @@ impl PublicationResult {
     }
 }
 
+/// What came of telling a node to reboot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RebootResult {
+    /// It came back.
+    Back,
+    /// It did not within its time.
+    NotBack,
+    /// It could not be told.
+    NotTold,
+}
+
+impl RebootResult {
+    /// Every result.
+    pub const ALL: [Self; 3] = [Self::Back, Self::NotBack, Self::NotTold];
+
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Back => "back",
+            Self::NotBack => "not-back",
+            Self::NotTold => "not-told",
+        }
+    }
+}
+
 /// How a deployment ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeploymentResult {
@@ -185,7 +210,7 @@ fn label(stage: &Stage) -> Option<&'static str> {
         Stage::Copying { .. } => Some("copying"),
         Stage::Building { .. } => Some("building"),
         Stage::Hook { .. } => Some("hook"),
-        Stage::Switching { phase: Phase::Finished, .. } => None,
+        Stage::Rebooting | Stage::Switching { phase: Phase::Finished, .. } => None,
         Stage::Switching { phase, .. } => Some(phase.as_str()),
     }
 }

@@ -12,6 +12,7 @@ use crate::model::drift::DriftKind;
 use crate::model::journal::Outcome;
 use crate::model::node::{Availability, Goal, NodeSpec};
 use crate::model::observed::{Contact, NodeState};
+use crate::model::progress::{self, WavePhase, WaveView};
 use crate::model::release::Progress;
 use crate::model::snapshot::{BlockedReason, NodeView, Snapshot, SourceView, State};
 
@@ -32,6 +33,7 @@ pub(super) fn export(make: &Make<'_>, snapshot: &Snapshot) {
     });
     make.gauge("driftless_builds_in_progress", "Systems being built or waiting for their turn.")
         .set(building.count() as f64);
+    rollout(make, &snapshot.waves);
     let series = Series::new(make);
     for (name, view) in &snapshot.nodes {
         let node = Node { name: name.as_str(), view, source: &snapshot.source };
@@ -78,6 +80,31 @@ fn source(make: &Make<'_>, source: &SourceView) {
         .set(flag(source.publish_error.is_some()));
 }
 
+fn rollout(make: &Make<'_>, waves: &[WaveView]) {
+    let name = "driftless_rollout_state";
+    let states = make.gauges(
+        name,
+        "1 for where the first wave that is not done stands; done where all are.",
+        &["state"],
+    );
+    let now = progress::word(waves);
+    for word in WavePhase::WORDS {
+        states.with_label_values(&[word]).set(flag(word == now));
+    }
+    let name = "driftless_rollout_nodes";
+    let nodes = make.gauges(
+        name,
+        "Nodes of a wave: all, those that have the release, those on which it failed.",
+        &["wave", "status"],
+    );
+    for (number, wave) in waves.iter().enumerate() {
+        let wave_number = (number + 1).to_string();
+        for (status, count) in [("all", wave.nodes), ("done", wave.done), ("failed", wave.failed.len())] {
+            nodes.with_label_values(&[wave_number.as_str(), status]).set(count as f64);
+        }
+    }
+}
+
 /// The series of one kind each, for all nodes.
 struct Series {
     info: GaugeVec,
@@ -91,10 +118,12 @@ struct Series {
     drift: GaugeVec,
     reboot_required: GaugeVec,
     failed_units: GaugeVec,
+    failing_checks: GaugeVec,
     free_bytes: GaugeVec,
     running_commit: GaugeVec,
     desired_commit: GaugeVec,
     last_success: GaugeVec,
+    suspended_until: GaugeVec,
     last_deployment: GaugeVec,
     failures: GaugeVec,
 }
@@ -139,6 +168,10 @@ impl Series {
                 "1 if only a reboot starts the kernel, initrd or modules of the running system.",
             ),
             failed_units: of_node("driftless_node_failed_units", "Failed systemd units."),
+            failing_checks: of_node(
+                "driftless_node_failing_checks",
+                "Health checks that fail, as last asked.",
+            ),
             free_bytes: make.gauges(
                 "driftless_node_free_bytes",
                 "Free bytes on the file systems of /nix and /boot.",
@@ -151,6 +184,10 @@ impl Series {
             desired_commit: of_node(
                 "driftless_node_desired_commit_timestamp_seconds",
                 "Committer's time of the commit that the node should run, as Unix time.",
+            ),
+            suspended_until: of_node(
+                "driftless_node_suspended_until_timestamp_seconds",
+                "When the suspension of the node ends, as Unix time; no series where it has no end.",
             ),
             last_success: of_node(
                 "driftless_node_last_deployment_success",
@@ -189,9 +226,10 @@ impl Node<'_> {
         };
         let goal = spec.map_or("unknown", |spec| spec.goal.as_str());
         series.info.with_label_values(&[self.name, system, availability, goal]).set(1.0);
-        let declared = spec.is_some_and(|spec| spec.suspended.is_some());
-        let held = matches!(&self.view.decision, Decision::Hold { hold: Hold::Suspended { .. } });
-        self.set(&series.suspended, flag(declared || held));
+        self.set(&series.suspended, flag(self.view.suspended.is_some()));
+        if let Some(until) = self.view.suspended.as_ref().and_then(|suspension| suspension.until) {
+            self.set(&series.suspended_until, seconds(until));
+        }
         if let Some(at) = self.committed(self.view.desired_revision.as_deref()) {
             self.set(&series.desired_commit, seconds(at));
         }
@@ -227,6 +265,9 @@ impl Node<'_> {
             }
             let reboot = self.view.drift.contains(&DriftKind::RebootRequired);
             self.set(&series.reboot_required, flag(reboot));
+        }
+        if reachable {
+            self.set(&series.failing_checks, observation.health.len() as f64);
         }
         let Some(state) = &observation.state else { return };
         if let Some(in_sync) = self.in_sync(state) {

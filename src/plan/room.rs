@@ -1,0 +1,180 @@
+//! How much may go on at once: of the fleet, of a wave, and how many nodes of a wave may be worked on, silent or not well.
+//! Who goes first where not all can.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::drift;
+use super::waves::Waves;
+use crate::model::decision::{Action, Decision, Hold, Purpose};
+use crate::model::name::NodeName;
+use crate::model::node::{Availability, NodeSpec};
+use crate::model::observed::{Observation, Observed, Stage};
+use crate::model::release::Release;
+use crate::model::rollout::Wave;
+
+/// What is taken of the fleet's room, and of each wave's.
+struct Room<'a> {
+    limit: u32,
+    left: usize,
+    waves: Vec<WaveRoom<'a>>,
+}
+
+struct WaveRoom<'a> {
+    wave: &'a Wave,
+    nodes: usize,
+    worked_on: usize,
+    unavailable: BTreeSet<&'a NodeName>,
+    rebooting: Option<&'a NodeName>,
+}
+
+/// Holds the actions for which there is no room. Nodes in flight count even when the release dropped them; a switch that
+/// waits for its verdict goes on without room.
+pub fn limit(
+    release: &Release,
+    observed: &Observed,
+    waves: &Waves,
+    decisions: &mut BTreeMap<NodeName, Decision>,
+) {
+    let mut room = Room::new(release, observed, waves, decisions);
+    for name in by_turn(release, waves, decisions) {
+        let Some(Decision::Act { action }) = decisions.get(&name) else { continue };
+        let Some((name, _)) = release.nodes.get_key_value(&name) else { continue };
+        let wave = waves.wave_of(name);
+        let answer = match action {
+            Action::Attach { .. } => Ok(()),
+            Action::Deploy { purpose: Purpose::Proof | Purpose::TakeBack, .. } => {
+                room.take(name, wave, Manner::Freely)
+            }
+            Action::Deploy { purpose: Purpose::Heal | Purpose::Release, .. } => {
+                room.take(name, wave, Manner::Carefully)
+            }
+            Action::Reboot { .. } => room.take(name, wave, Manner::Alone),
+        };
+        if let Err(hold) = answer {
+            decisions.insert(name.clone(), hold.into());
+        }
+    }
+}
+
+/// How a node is worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// What has begun is brought to its end, however many others are down.
+    Freely,
+    /// Only while enough others are up.
+    Carefully,
+    /// The same, and no other of its wave reboots.
+    Alone,
+}
+
+impl<'a> Room<'a> {
+    fn new(
+        release: &'a Release,
+        observed: &'a Observed,
+        waves: &'a Waves,
+        decisions: &BTreeMap<NodeName, Decision>,
+    ) -> Self {
+        let attaching = |name: &NodeName| {
+            matches!(decisions.get(name), Some(Decision::Act { action: Action::Attach { .. } }))
+        };
+        let attached = decisions.keys().filter(|name| attaching(name)).count();
+        let limit = release.rollout.max_in_flight;
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        let left = most.saturating_sub(observed.in_flight.len()).saturating_sub(attached);
+        let wave_room = |(number, wave): (usize, &'a Wave)| {
+            let mut room =
+                WaveRoom { wave, nodes: 0, worked_on: 0, unavailable: BTreeSet::new(), rebooting: None };
+            for name in waves.nodes(number) {
+                room.nodes += 1;
+                let flight = observed.in_flight.get(name);
+                let worked_on = flight.is_some() || attaching(name);
+                room.worked_on += usize::from(worked_on);
+                if flight.is_some_and(|flight| flight.stage == Stage::Rebooting) {
+                    room.rebooting = Some(name);
+                }
+                let seen = observed.nodes.get(name).map(|seen| &**seen);
+                let spec = release.nodes.get(name).and_then(|node| node.spec.as_deref());
+                if worked_on || spec.is_some_and(|spec| is_unavailable(spec, seen)) {
+                    room.unavailable.insert(name);
+                }
+            }
+            room
+        };
+        let waves = release.rollout.waves.iter().enumerate().map(wave_room).collect();
+        Self { limit, left, waves }
+    }
+
+    fn take(&mut self, name: &'a NodeName, wave: Option<usize>, manner: Manner) -> Result<(), Hold> {
+        let number = wave.map_or(0, |wave| wave + 1);
+        let row = wave.and_then(|wave| self.waves.get_mut(wave));
+        if let (Some(row), true) = (&row, manner == Manner::Alone)
+            && let Some(node) = row.rebooting
+        {
+            return Err(Hold::RebootTurn { node: node.clone() });
+        }
+        let careful = manner != Manner::Freely;
+        if let (Some(row), true) = (&row, careful)
+            && let Some(most) = row.wave.max_unavailable
+        {
+            let limit = most.of(row.nodes).max(1);
+            if !row.unavailable.contains(name) && row.unavailable.len() >= limit {
+                return Err(Hold::Unavailable { wave: number, limit });
+            }
+        }
+        if let (Some(row), true) = (&row, careful)
+            && let Some(limit) = row.wave.max_in_flight
+            && row.worked_on >= usize::try_from(limit).unwrap_or(usize::MAX)
+        {
+            return Err(Hold::WaveLimit { wave: number, limit });
+        }
+        let Some(left) = self.left.checked_sub(1) else {
+            return Err(Hold::InFlightLimit { limit: self.limit });
+        };
+        self.left = left;
+        if let Some(row) = row {
+            row.worked_on += 1;
+            row.unavailable.insert(name);
+            if manner == Manner::Alone {
+                row.rebooting = Some(name);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a node does not do its work now. One whose silence is ordinary does. One that nobody has looked at yet may be down:
+/// a controller that has just begun does not take the others away before it knows.
+fn is_unavailable(spec: &NodeSpec, seen: Option<&Observation>) -> bool {
+    if spec.host.is_none() {
+        return false;
+    }
+    let answers = seen.filter(|seen| seen.contact.is_reachable());
+    match (answers.and_then(|seen| Some((seen, seen.state.as_ref()?))), spec.availability) {
+        (Some((seen, state)), _) => state.live_switch().is_some() || drift::is_degraded(spec, seen, state),
+        (None, Availability::Always) => true,
+        (None, Availability::Intermittent) => false,
+    }
+}
+
+/// The nodes to be worked on: what is to be brought to an end first, then by wave, its order, and name.
+fn by_turn(release: &Release, waves: &Waves, decisions: &BTreeMap<NodeName, Decision>) -> Vec<NodeName> {
+    let turn = |(name, decision): (&NodeName, &Decision)| {
+        let Decision::Act { action } = decision else { return None };
+        let what = match action {
+            Action::Attach { .. } => 0,
+            Action::Deploy { purpose: Purpose::Proof, .. } => 1,
+            Action::Deploy { purpose: Purpose::TakeBack, .. } => 2,
+            Action::Deploy { purpose: Purpose::Heal | Purpose::Release, .. } | Action::Reboot { .. } => 3,
+        };
+        let wave = waves.wave_of(name);
+        let order = wave.and_then(|wave| release.rollout.waves.get(wave)).map_or(&[][..], |wave| &wave.order);
+        let spec = release.nodes.get(name).and_then(|node| node.spec.as_deref());
+        let tags = spec.map(|spec| &spec.tags);
+        let first = |tags| order.iter().position(|on| on.matches(name, tags));
+        let place = tags.and_then(first).unwrap_or(order.len());
+        Some((what, wave.unwrap_or(usize::MAX), place, name.clone()))
+    };
+    let mut turns: Vec<_> = decisions.iter().filter_map(turn).collect();
+    turns.sort();
+    turns.into_iter().map(|(.., name)| name).collect()
+}

@@ -1,0 +1,248 @@
+//! Where one node stands with the release: what those who wait for it need to know. Said by facts alone (what runs, the
+//! node's journal, what was begun), so that a restart or a lost state changes nothing.
+
+use jiff::Timestamp;
+
+use super::plan_time::PlanTime;
+use super::{CONTROLLER, drift, history, reboots, suspended};
+use crate::model::decision::{Decision, Hold};
+use crate::model::intent::Intent;
+use crate::model::journal::Entry;
+use crate::model::name::NodeName;
+use crate::model::node::{Availability, NodeSpec};
+use crate::model::observed::{Begun, BegunWhat, Contact, NodeState, Observation, Observed};
+use crate::model::release::{NodeRelease, Progress, Release};
+use crate::model::rollout::Unreachable;
+use crate::model::store_path::StorePath;
+
+/// Where a node stands with the release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It has the release, or had it before somebody took it away.
+    Done {
+        /// Since when, by our clock; `None` where no switch brought it.
+        since: Option<Timestamp>,
+    },
+    /// It got the release, and is not well since.
+    Unwell,
+    /// The release failed on it.
+    Failed {
+        /// What became of it.
+        why: String,
+    },
+    /// It will get the release.
+    Open,
+    /// Nobody waits for it.
+    Passed,
+}
+
+/// Where a node of a release stands. `decision` is what would be done about it by itself.
+pub fn standing(
+    release: &Release,
+    (observed, intent, time): (&Observed, &Intent, &PlanTime),
+    (name, node): (&NodeName, &NodeRelease),
+    observation: Option<&Observation>,
+    decision: &Decision,
+) -> Standing {
+    let stands = by_facts(release, observed, (name, node), observation, decision);
+    match stands {
+        Standing::Done { .. } | Standing::Passed => stands,
+        Standing::Unwell | Standing::Failed { .. } | Standing::Open => {
+            let marks =
+                observation.and_then(|seen| seen.state.as_ref()).map_or(&[][..], |state| &state.suspended);
+            let spec = node.spec.as_deref();
+            let worked_on = observed.in_flight.contains_key(name);
+            match suspended::suspended(intent, name, spec, marks, time.now()) {
+                // Somebody has said that it is to be left alone: then nobody waits for it either.
+                Some(suspension) if !worked_on => {
+                    suspension.until.into_iter().for_each(|until| time.look_again(until));
+                    Standing::Passed
+                }
+                Some(_) | None => stands,
+            }
+        }
+    }
+}
+
+fn by_facts(
+    release: &Release,
+    observed: &Observed,
+    (name, node): (&NodeName, &NodeRelease),
+    observation: Option<&Observation>,
+    decision: &Decision,
+) -> Standing {
+    let Some(spec) = node.spec.as_deref() else {
+        return match node.progress {
+            Progress::NotEvaluated { .. } => Standing::Passed,
+            Progress::Evaluating | Progress::Building | Progress::NotBuilt { .. } | Progress::Built => {
+                Standing::Open
+            }
+        };
+    };
+    match node.progress {
+        Progress::Evaluating => return Standing::Open,
+        // It keeps its last good system, whoever gets the new one.
+        Progress::NotEvaluated { .. } | Progress::NotBuilt { .. } => return Standing::Passed,
+        Progress::Building | Progress::Built => {}
+    }
+    if spec.host.is_none() {
+        return Standing::Passed;
+    }
+    if observed.in_flight.contains_key(name) {
+        return Standing::Open;
+    }
+    let answers = observation.is_some_and(|seen| seen.contact.is_reachable());
+    let state = observation.and_then(|seen| seen.state.as_ref());
+    let begun = observed.begun.get(name).filter(|begun| begun.toplevel == spec.toplevel);
+    match (observation, state) {
+        (Some(seen), Some(state)) if answers => answering(release, spec, (seen, state), decision),
+        (Some(seen), kept) if !answers => silent(release, spec, (seen, kept), begun),
+        // Not looked at yet.
+        (Some(_) | None, _) => Standing::Open,
+    }
+}
+
+fn answering(
+    release: &Release,
+    spec: &NodeSpec,
+    (seen, state): (&Observation, &NodeState),
+    decision: &Decision,
+) -> Standing {
+    let toplevel = &spec.toplevel;
+    if let Decision::Hold { hold: Hold::WrongMachine { .. } } = decision {
+        return Standing::Passed;
+    }
+    if state.live_switch().is_some() {
+        return Standing::Open;
+    }
+    let at = contact_time(seen);
+    if drift::is_installed(toplevel, spec.goal, state) {
+        let brought = history::newest_success(toplevel, state);
+        if let Decision::Hold { hold: Hold::RebootFailed { error } } = decision {
+            return Standing::Failed { why: error.clone() };
+        }
+        let unwell = drift::is_degraded(spec, seen, state);
+        return match brought {
+            Some(entry) if unwell && is_of(release, entry) => Standing::Unwell,
+            Some(entry) => Standing::Done { since: Some(history::ended(entry, state, at)) },
+            None => Standing::Done { since: None },
+        };
+    }
+    if let Some(entry) = history::given_up(&history::failures(toplevel, state)) {
+        return Standing::Failed { why: what_became(entry) };
+    }
+    if let Decision::Hold { hold } = decision
+        && let Some(standing) = by_hold(hold, spec, state)
+    {
+        return standing;
+    }
+    if history::had(toplevel, state) {
+        let since = history::newest_success(toplevel, state).map(|entry| history::ended(entry, state, at));
+        return Standing::Done { since };
+    }
+    Standing::Open
+}
+
+/// What a node is held for by itself says more than what runs there.
+fn by_hold(hold: &Hold, spec: &NodeSpec, state: &NodeState) -> Option<Standing> {
+    match hold {
+        Hold::HooksRefused { .. } | Hold::NotBuilt { .. } => Some(Standing::Passed),
+        // A person who took it back from this release has a reason.
+        Hold::Pinned { .. } => Some(Standing::Open),
+        Hold::RebootFailed { error } => Some(Standing::Failed { why: error.clone() }),
+        // Nothing that is done here would bring it there.
+        Hold::AwaitingReboot => (!reboots::wanted(spec) && state.staged.as_ref() == Some(&spec.toplevel))
+            .then_some(Standing::Passed),
+        Hold::NoHost
+        | Hold::Suspended { .. }
+        | Hold::NotObserved
+        | Hold::Unreachable { .. }
+        | Hold::WrongMachine { .. }
+        | Hold::Evaluating
+        | Hold::NotEvaluated { .. }
+        | Hold::Building
+        | Hold::ReleaseIncomplete { .. }
+        | Hold::GivenUp { .. }
+        | Hold::Backoff { .. }
+        | Hold::Busy { .. }
+        | Hold::ReportOnly
+        | Hold::HealDelay { .. }
+        | Hold::Wave { .. }
+        | Hold::Soak { .. }
+        | Hold::Halted { .. }
+        | Hold::Approval { .. }
+        | Hold::Window { .. }
+        | Hold::After { .. }
+        | Hold::Unavailable { .. }
+        | Hold::WaveLimit { .. }
+        | Hold::Rebooting { .. }
+        | Hold::RebootOverdue { .. }
+        | Hold::RebootTurn { .. }
+        | Hold::InFlightLimit { .. }
+        | Hold::Elsewhere { .. }
+        | Hold::HookFailed { .. }
+        | Hold::RebootRequired
+        | Hold::Degraded { .. } => None,
+    }
+}
+
+/// A node that does not answer cannot say what happened. Where something was begun on it, that was its end, unless
+/// its silence is ordinary; else its silence has nothing to do with the release.
+fn silent(
+    release: &Release,
+    spec: &NodeSpec,
+    (seen, kept): (&Observation, Option<&NodeState>),
+    begun: Option<&Begun>,
+) -> Standing {
+    let toplevel = &spec.toplevel;
+    if let (Some(begun), Availability::Always) = (begun, spec.availability) {
+        let what = match begun.what {
+            BegunWhat::Switch => "does not answer since its switch",
+            BegunWhat::Reboot { .. } => "does not answer since its reboot",
+        };
+        return Standing::Failed { why: what.to_owned() };
+    }
+    if let Some(state) = kept {
+        if let Some(entry) = history::given_up(&history::failures(toplevel, state)) {
+            return Standing::Failed { why: what_became(entry) };
+        }
+        if drift::is_installed(toplevel, spec.goal, state) || history::had(toplevel, state) {
+            let brought = history::newest_success(toplevel, state);
+            return Standing::Done {
+                since: brought.map(|entry| history::ended(entry, state, contact_time(seen))),
+            };
+        }
+    }
+    match (release.rollout.unreachable, spec.availability) {
+        (Unreachable::Wait, Availability::Always) => Standing::Open,
+        (Unreachable::Wait, Availability::Intermittent) | (Unreachable::Skip, _) => Standing::Passed,
+    }
+}
+
+fn contact_time(seen: &Observation) -> Timestamp {
+    match &seen.contact {
+        Contact::Reachable { at } | Contact::Unreachable { since: at, .. } => *at,
+    }
+}
+
+/// Whether a switch was part of moving the fleet to this release.
+fn is_of(release: &Release, entry: &Entry) -> bool {
+    release.revision.as_ref().is_some_and(|revision| entry.revision == revision.commit.to_string())
+}
+
+fn what_became(entry: &Entry) -> String {
+    let cause = entry.cause.map(|cause| cause.sentence());
+    let outcome = entry.outcome.map_or("failed", |outcome| outcome.as_str());
+    cause.unwrap_or(outcome).to_owned()
+}
+
+/// What a node ran before this release was brought to it, where a controller brought it and nothing has come after.
+pub fn before<'a>(release: &Release, spec: &NodeSpec, state: &'a NodeState) -> Option<&'a StorePath> {
+    let entry = history::last_success(state)?;
+    let ours = entry.asker.starts_with(CONTROLLER) && is_of(release, entry);
+    (ours
+        && entry.system == spec.toplevel
+        && state.running == spec.toplevel
+        && entry.previous != entry.system)
+        .then_some(&entry.previous)
+}
