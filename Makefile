@@ -26,13 +26,14 @@ export RUST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) * 2 )))
 newer := switch:: nix_copies:: managed:: shipping:: reconcile::a_commit_becomes_the_fleet \
   --skip switch::worst_case --skip switch::disturbed --skip switch::race --skip switch::scarcity
 
-.PHONY: help build demo bench test test-newer fuzz lint deps
+.PHONY: help build demo bench test test-newer fuzz faults simulate lint deps
 
 help:
 	@echo 'make demo         a fleet of three lab nodes, from the first commit to healed drift; KEEP=1 keeps it up'
 	@echo 'make test         every test, those on lab nodes included'
 	@echo 'make fuzz         feeds every parser to a fuzzer, SECONDS=60 each; needs a nightly Rust'
 	@echo 'make faults       N=200 SEED=...: random merges and faults on five lab nodes, and what must hold all the same'
+	@echo 'make simulate     N=1000000 FIRST=...: that many schedules of merges, faults and people, in made-up time; SEED=... replays one'
 	@echo 'make bench        what it costs: evaluating up to 100 nodes, and the rest on 20 lab nodes, as tables'
 	@echo 'make lint         formatting, clippy, shellcheck, promtool'
 	@echo 'make build        the driftless binary, optimised'
@@ -73,6 +74,11 @@ faults:
 	@tests/deps.sh demo
 	cargo build -p driftless --bin driftless
 	@N=$(N) ROUND=$(ROUND) SEED=$(SEED) cargo run --quiet -p driftless-faults
+
+# No lab and no root: nothing of it is real but what decides.
+simulate:
+	@$(if $(N),DRIFTLESS_SIMULATION_SCHEDULES=$(N)) $(if $(FIRST),DRIFTLESS_SIMULATION_FIRST=$(FIRST)) \
+	  $(if $(SEED),DRIFTLESS_SIMULATION_SEED=$(SEED)) cargo test --quiet -p driftless-simulation -- --nocapture every_schedule
 
 # Ends with code 0 also where a target is missed: a benchmark, not a test.
 bench:

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::{history, later};
 use crate::model::decision::{Decision, Hold};
+use crate::model::journal::Entry;
 use crate::model::node::{Goal, NodeSpec, RebootPolicy};
 use crate::model::observed::{Begun, BegunWhat, NodeState};
 use crate::model::store_path::StorePath;
@@ -50,14 +51,12 @@ pub fn may_be_ordered(
         return Ok(());
     };
     let at = history::our_time(order.at, state.clock, seen_at);
-    if order.boot != state.boot_id && state.booted.as_ref() == Some(toplevel) {
-        // It came back as it should. What somebody has done to it since says nothing against the release.
-        return Err(Hold::RebootRequired.into());
+    if let Some(error) = failed(toplevel, state) {
+        return Err(Hold::RebootFailed { error }.into());
     }
     if order.boot != state.boot_id {
-        let booted = state.booted.as_ref().unwrap_or(&state.running).name();
-        let error = format!("rebooted, and came back with {booted} booted");
-        return Err(Hold::RebootFailed { error }.into());
+        // It came back as it should. What somebody has done to it since says nothing against the release.
+        return Err(Hold::RebootRequired.into());
     }
     let until = later(at, spec.reboot.timeout);
     if now < until {
@@ -66,6 +65,21 @@ pub fn may_be_ordered(
     let error =
         format!("was told to reboot at {}, and has not gone down", at.strftime("%Y-%m-%d %H:%M:%S UTC"));
     Err(Hold::RebootFailed { error }.into())
+}
+
+/// Why the order to reboot into this system has failed, if the node came back and it has. The node remembers it, also when it
+/// was taken back to another system since.
+pub fn failed(toplevel: &StorePath, state: &NodeState) -> Option<String> {
+    let order = state.reboot.as_ref().filter(|order| order.toplevel == *toplevel)?;
+    let booted = state.booted.as_ref().unwrap_or(&state.running);
+    let came = |entry: &Entry| entry.finished.is_some_and(|at| at >= order.at);
+    if order.boot == state.boot_id
+        || booted == toplevel
+        || history::newest_success(toplevel, state).is_some_and(came)
+    {
+        return None;
+    }
+    Some(format!("rebooted, and came back with {} booted", booted.name()))
 }
 
 /// What a node that does not answer is held for, where it was told to reboot.

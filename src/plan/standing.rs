@@ -88,8 +88,11 @@ fn by_facts(
     if spec.host.is_none() {
         return Standing::Passed;
     }
+    let kept = observation.and_then(|seen| seen.state.as_ref());
     if observed.in_flight.contains_key(name) {
-        return Standing::Open;
+        // Also while it is taken back for that: or it would be brought the release again.
+        let failed = kept.and_then(|state| reboots::failed(&spec.toplevel, state));
+        return failed.map_or(Standing::Open, |why| Standing::Failed { why });
     }
     let answers = observation.is_some_and(|seen| seen.contact.is_reachable());
     let state = observation.and_then(|seen| seen.state.as_ref());
@@ -130,6 +133,9 @@ fn answering(
     }
     if let Some(entry) = history::given_up(&history::failures(toplevel, state)) {
         return Standing::Failed { why: what_became(entry) };
+    }
+    if let Some(why) = reboots::failed(toplevel, state) {
+        return Standing::Failed { why };
     }
     if let Decision::Hold { hold } = decision
         && let Some(standing) = by_hold(hold, spec, state)

@@ -332,6 +332,15 @@ fn what_somebody_does_after_a_reboot_that_went_well_does_not_halt_the_release() 
 }
 
 #[test]
+fn a_release_that_was_taken_back_for_a_reboot_that_failed_is_not_brought_again() {
+    let back = node("a").wants("new").running("old").told_to_reboot("new", -60).booted_since().booted("old");
+    let rollout = json!({ "onFailure": "rollback" });
+    let world = |a: NodeBuilder| fleet([a, old("b")]).rollout(rollout.clone());
+    assert_eq!(world(back.clone()).words(), ["halted", "halted"]);
+    assert_eq!(world(back.in_flight()).words(), ["in-flight", "halted"], "also while it goes back");
+}
+
+#[test]
 fn one_node_of_a_wave_reboots_at_a_time() {
     let due =
         |name| node(name).got("new", "old", -60).other_kernel_booted().reboots(RebootPolicy::WhenRequired);

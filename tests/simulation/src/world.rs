@@ -281,15 +281,27 @@ impl World {
         Err("nothing happens any more, and the controller is not at rest".into())
     }
 
-    /// Whether nothing is under way.
+    /// Whether nothing is under way, and nothing but a calendar would change that.
     fn is_idle(&self) -> bool {
+        let passing = [
+            "act",
+            "in-flight",
+            "soak",
+            "backoff",
+            "heal-delay",
+            "busy",
+            "rebooting",
+            "building",
+            "evaluating",
+        ];
         let nothing = |controller: &Controller| {
+            let still = !controller.words.iter().any(|word| passing.contains(word));
             let calm =
                 controller.acts.is_empty() && controller.reads.is_empty() && controller.inbox.is_empty();
-            calm && controller.wake_at > self.now + SECOND
+            still && calm && controller.wake_at > self.now + SECOND
         };
-        self.controller.as_ref().is_some_and(nothing)
-            && self.sites.iter().all(|site| site.machine.live.is_none())
+        let live = self.sites.iter().any(|site| site.machine.live.is_some());
+        self.controller.as_ref().is_some_and(nothing) && !live
     }
 
     fn words(&self) -> String {
