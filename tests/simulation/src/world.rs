@@ -181,13 +181,13 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, trace: Trace) -> Self {
         let mut chance = Chance::of(seed);
-        let nodes = usize::try_from(chance.within(3..9)).unwrap_or(3);
+        let nodes = usize::try_from(chance.within(3..8)).unwrap_or(3);
         let quality = Quality::of(&mut chance);
         let manner = Manner {
-            interval: chance.pick(&[30, 60, 120]) * SECOND,
+            interval: chance.pick(&[60, 60, 120]) * SECOND,
             loss: chance.pick(&[0, 0, 20, 100]),
-            trouble: chance.pick(&[6, 15, 40]) * SECOND,
-            calm_at: chance.within(180..660) * SECOND,
+            trouble: chance.pick(&[3, 8, 20]) * SECOND,
+            calm_at: chance.within(90..330) * SECOND,
             quality,
             jumps: chance.happens(150),
             people: chance.pick(&[0, 1, 3]),
