@@ -74,7 +74,7 @@ pub fn failed(toplevel: &StorePath, state: &NodeState) -> Option<String> {
     let booted = state.booted.as_ref().unwrap_or(&state.running);
     // Then it was somebody who made another one the default.
     let taken_away = history::had(toplevel, state) && state.boot_default.as_ref() != Some(toplevel);
-    let came = |entry: &Entry| entry.finished.is_some_and(|at| at >= order.at);
+    let came = |entry: &Entry| entry.finished.is_some_and(|at| at > order.at);
     if order.boot == state.boot_id
         || booted == toplevel
         || taken_away
