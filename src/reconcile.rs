@@ -117,7 +117,7 @@ impl Reconciler {
 
     /// A node was read.
     pub fn looked(&mut self, name: &NodeName, sight: Sight) {
-        self.lookout.saw(name, sight, self.now);
+        self.lookout.read(name, sight, self.now);
     }
 
     /// What was begun on a node is so far by now.
@@ -129,7 +129,7 @@ impl Reconciler {
     pub fn ended(&mut self, name: &NodeName, ended: Ended) {
         let Ended { toplevel, outcome, hooks, sight } = ended;
         self.actions.end(name, toplevel, (outcome, hooks), self.now.wall);
-        self.looked(name, sight);
+        self.lookout.saw(name, sight, self.now);
     }
 
     /// These of a node's health checks fail.

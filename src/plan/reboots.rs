@@ -72,9 +72,12 @@ pub fn may_be_ordered(
 pub fn failed(toplevel: &StorePath, state: &NodeState) -> Option<String> {
     let order = state.reboot.as_ref().filter(|order| order.toplevel == *toplevel)?;
     let booted = state.booted.as_ref().unwrap_or(&state.running);
-    let came = |entry: &Entry| entry.finished.is_some_and(|at| at >= order.at);
+    // Then it was somebody who made another one the default.
+    let taken_away = history::had(toplevel, state) && state.boot_default.as_ref() != Some(toplevel);
+    let came = |entry: &Entry| entry.finished.is_some_and(|at| at > order.at);
     if order.boot == state.boot_id
         || booted == toplevel
+        || taken_away
         || history::newest_success(toplevel, state).is_some_and(came)
     {
         return None;

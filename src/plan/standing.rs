@@ -98,7 +98,9 @@ fn by_facts(
     let state = observation.and_then(|seen| seen.state.as_ref());
     let begun = observed.begun.get(name).filter(|begun| begun.toplevel == spec.toplevel);
     match (observation, state) {
-        (Some(seen), Some(state)) if answers => answering(release, spec, (seen, state), decision),
+        (Some(seen), Some(state)) if answers => {
+            answering(release, (spec, &node.progress), (seen, state), decision)
+        }
         (Some(seen), kept) if !answers => silent(release, spec, (seen, kept), begun),
         // Not looked at yet.
         (Some(_) | None, _) => Standing::Open,
@@ -107,11 +109,13 @@ fn by_facts(
 
 fn answering(
     release: &Release,
-    spec: &NodeSpec,
+    (spec, progress): (&NodeSpec, &Progress),
     (seen, state): (&Observation, &NodeState),
     decision: &Decision,
 ) -> Standing {
     let toplevel = &spec.toplevel;
+    // Before its own system is ready, what is decided is about its last good one.
+    let own = *progress == Progress::Built;
     if let Decision::Hold { hold: Hold::WrongMachine { .. } } = decision {
         return Standing::Passed;
     }
@@ -121,7 +125,7 @@ fn answering(
     let at = contact_time(seen);
     if drift::is_installed(toplevel, spec.goal, state) {
         let brought = history::newest_success(toplevel, state);
-        if let Decision::Hold { hold: Hold::RebootFailed { error } } = decision {
+        if let (Decision::Hold { hold: Hold::RebootFailed { error } }, true) = (decision, own) {
             return Standing::Failed { why: error.clone() };
         }
         let unwell = drift::is_degraded(spec, seen, state);
@@ -139,6 +143,7 @@ fn answering(
     }
     if let Decision::Hold { hold } = decision
         && let Some(standing) = by_hold(hold, spec, state)
+        && (own || !matches!(standing, Standing::Failed { .. }))
     {
         return standing;
     }
@@ -211,6 +216,9 @@ fn silent(
     if let Some(state) = kept {
         if let Some(entry) = history::given_up(&history::failures(toplevel, state)) {
             return Standing::Failed { why: what_became(entry) };
+        }
+        if let Some(why) = reboots::failed(toplevel, state) {
+            return Standing::Failed { why };
         }
         if drift::is_installed(toplevel, spec.goal, state) || history::had(toplevel, state) {
             let brought = history::newest_success(toplevel, state);

@@ -146,7 +146,14 @@ impl Lookout {
         (due, next)
     }
 
-    /// Takes in what a read found.
+    /// Takes in what a read found. One that nobody waits for any more began before something ended that was seen since.
+    pub fn read(&mut self, name: &NodeName, sight: Sight, now: Moment) {
+        if self.watched.get(name).is_some_and(|watched| watched.looking == Looking::Yes) {
+            self.saw(name, sight, now);
+        }
+    }
+
+    /// Takes in what is seen of a node.
     pub fn saw(&mut self, name: &NodeName, sight: Sight, now: Moment) {
         let Some(watched) = self.watched.get_mut(name) else { return };
         watched.looking = Looking::No;

@@ -137,3 +137,20 @@ fn a_shutdown_gives_up_what_has_not_reached_its_node() {
     assert_eq!(controller.reconciler.give_up_unstarted(), [name("a")]);
     assert_eq!(controller.reconciler.acting(), 1);
 }
+
+#[test]
+fn a_read_that_began_before_an_action_ended_says_nothing_any_more() {
+    let mut controller = Controller::of(fleet([node("web1").running("old").wants("new")]));
+    controller.look();
+    assert_eq!(controller.at(1).pass().1, ["web1"]);
+    // Its next read has begun, and finds what was there before the switch.
+    let stale = controller.sight(&name("web1"));
+    let mut sight = stale.clone();
+    if let Ok(state) = &mut sight.outcome {
+        (state.running, state.boot_default) = (system("new"), Some(system("new")));
+    }
+    let ended = Ended { toplevel: system("new"), outcome: Ok(()), hooks: Ok(()), sight };
+    controller.reconciler.ended(&name("web1"), ended);
+    controller.reconciler.looked(&name("web1"), stale);
+    assert_eq!(controller.at(2).pass().2, ["in-sync"]);
+}

@@ -332,12 +332,23 @@ fn what_somebody_does_after_a_reboot_that_went_well_does_not_halt_the_release() 
 }
 
 #[test]
+fn a_reboot_that_failed_for_the_last_release_says_nothing_against_this_one() {
+    let a = node("a").got("old", "older", -600).wants("new").last_good("old").progress(Progress::Building);
+    let a = a.other_kernel_booted().reboots(RebootPolicy::WhenRequired);
+    let world = fleet([a.told_to_reboot("old", -60).booted_since().booted("older"), old("b")]);
+    assert_eq!(world.words(), ["building", "act"]);
+}
+
+#[test]
 fn a_release_that_was_taken_back_for_a_reboot_that_failed_is_not_brought_again() {
     let back = node("a").wants("new").running("old").told_to_reboot("new", -60).booted_since().booted("old");
     let rollout = json!({ "onFailure": "rollback" });
     let world = |a: NodeBuilder| fleet([a, old("b")]).rollout(rollout.clone());
     assert_eq!(world(back.clone()).words(), ["halted", "halted"]);
-    assert_eq!(world(back.in_flight()).words(), ["in-flight", "halted"], "also while it goes back");
+    assert_eq!(world(back.clone().in_flight()).words(), ["in-flight", "halted"], "also while it goes back");
+    assert_eq!(world(back.unreachable()).words(), ["unreachable", "halted"], "also when it is silent later");
+    let mine = node("a").got("new", "old", -600).running("mine").told_to_reboot("new", -60).booted_since();
+    assert_eq!(world(mine.booted("mine")).words()[1], "act", "somebody made another system the default");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use deciding::model::name::{NodeName, Tag};
 use deciding::model::node::{Availability, NodeSpec, RebootPolicy};
 use deciding::model::observed::{NodeState, Observed};
 use deciding::model::release::{Progress, Release};
-use deciding::model::rollout::{Effect, OnFailure, Span, Unreachable};
+use deciding::model::rollout::{Effect, OnFailure, Span};
 use deciding::model::selector::Selector;
 use deciding::model::store_path::StorePath;
 use jiff::{SignedDuration, Timestamp};
@@ -165,14 +165,19 @@ impl Fleet<'_> {
                 let stand = answering(spec, state, self.behind.get(name).copied().unwrap_or_default());
                 if matches!(stand, Stand::Done(_)) { stand } else { self.unless_suspended(name, spec, stand) }
             }
-            Some(_) => {
-                let waits = self.release.rollout.unreachable == Unreachable::Wait;
+            Some(seen) => {
                 let begun =
                     self.observed.begun.get(name).is_some_and(|begun| begun.toplevel == spec.toplevel);
-                match (begun && spec.availability == Availability::Always, waits) {
-                    (true, _) => self.unless_suspended(name, spec, Stand::Failed),
+                if begun && spec.availability == Availability::Always {
+                    return self.unless_suspended(name, spec, Stand::Failed);
+                }
+                let kept = seen.state.as_ref().map(|state| answering(spec, state, SignedDuration::ZERO));
+                match kept {
+                    Some(stand @ (Stand::Failed | Stand::Perhaps)) => {
+                        self.unless_suspended(name, spec, stand)
+                    }
                     // What was last seen of it may say that it is done.
-                    (false, true | false) => Stand::Passed,
+                    Some(Stand::Done(_) | Stand::Blocks | Stand::Passed) | None => Stand::Passed,
                 }
             }
         }

@@ -181,13 +181,13 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, trace: Trace) -> Self {
         let mut chance = Chance::of(seed);
-        let nodes = usize::try_from(chance.within(3..9)).unwrap_or(3);
+        let nodes = usize::try_from(chance.within(3..8)).unwrap_or(3);
         let quality = Quality::of(&mut chance);
         let manner = Manner {
-            interval: chance.pick(&[30, 60, 120]) * SECOND,
+            interval: chance.pick(&[60, 60, 120]) * SECOND,
             loss: chance.pick(&[0, 0, 20, 100]),
-            trouble: chance.pick(&[6, 15, 40]) * SECOND,
-            calm_at: chance.within(180..660) * SECOND,
+            trouble: chance.pick(&[3, 8, 20]) * SECOND,
+            calm_at: chance.within(80..300) * SECOND,
             quality,
             jumps: chance.happens(150),
             people: chance.pick(&[0, 1, 3]),
@@ -274,7 +274,7 @@ impl World {
                 return Err(violation);
             }
             // Calendars go round for ever: what does not fit into one week fits into no other.
-            if self.quiet_rounds >= 3 || self.now > self.manner.calm_at + 15 * DAY && self.is_idle() {
+            if self.quiet_rounds >= 2 || self.now > self.manner.calm_at + 15 * DAY && self.is_idle() {
                 return self.at_rest();
             }
         }
@@ -436,7 +436,7 @@ impl World {
             self.judge.heard(self.now, &news);
             news.take_in(controller);
         }
-        controller.rested = self.now + self.chance.within(1..1000);
+        controller.rested = self.now + self.chance.within(if self.calm { 500..4000 } else { 1..1000 });
         let Some(release) = controller.release.take() else {
             controller.wake_at = Ms::MAX;
             return;
