@@ -104,7 +104,7 @@ struct Checking<'a> {
     nodes: &'a BTreeMap<NodeName, Known<'a>>,
     /// With disabled nodes.
     fleet: BTreeMap<&'a NodeName, Option<&'a BTreeSet<Tag>>>,
-    waves: Waves,
+    waves: Waves<'a>,
     found: Vec<Misdeclared>,
 }
 

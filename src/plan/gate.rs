@@ -25,7 +25,7 @@ use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
 use crate::model::observed::Observed;
 use crate::model::progress::{WavePhase, WaveView};
-use crate::model::release::Release;
+use crate::model::release::{NodeRelease, Release};
 use crate::model::rollout::{OnFailure, Wave};
 
 /// How far the release is, for those who wait.
@@ -33,7 +33,7 @@ pub struct Gate<'a> {
     release: &'a Release,
     intent: &'a Intent,
     time: &'a PlanTime,
-    waves: &'a Waves,
+    waves: &'a Waves<'a>,
     standings: BTreeMap<&'a NodeName, Standing>,
     rows: Vec<Row<'a>>,
 }
@@ -57,18 +57,18 @@ impl<'a> Gate<'a> {
         release: &'a Release,
         observed: &Observed,
         (intent, time): (&'a Intent, &'a PlanTime),
-        waves: &'a Waves,
+        waves: &'a Waves<'a>,
         decisions: &BTreeMap<NodeName, Decision>,
     ) -> Self {
         let mut seen = observed.nodes.iter().peekable();
-        let mut standings = BTreeMap::new();
-        for ((name, node), decision) in release.nodes.iter().zip(decisions.values()) {
+        let stand = |((name, node), decision): ((&'a NodeName, &NodeRelease), &Decision)| {
             while seen.next_if(|(other, _)| *other < name).is_some() {}
             let observation = seen.next_if(|(other, _)| *other == name).map(|(_, seen)| &**seen);
             let stands =
                 standing::standing(release, (observed, intent, time), (name, node), observation, decision);
-            standings.insert(name, stands);
-        }
+            (name, stands)
+        };
+        let standings = release.nodes.iter().zip(decisions.values()).map(stand).collect();
         let rows = rows(release, waves, &standings);
         Self { release, intent, time, waves, standings, rows }
     }
@@ -126,7 +126,7 @@ impl<'a> Gate<'a> {
         let own = wave?;
         let before = self.rows.get(..own)?;
         // A node that was never evaluated may belong to any of them.
-        let unknown = self.waves.unknown().first().filter(|_| own > 0);
+        let unknown = self.waves.unknown().first().copied().filter(|_| own > 0);
         for (number, row) in before.iter().enumerate() {
             if let Some(node) = row.open.or(unknown) {
                 return Some(Hold::Wave { wave: own + 1, waits_for: number + 1, node: node.clone() });
@@ -167,10 +167,7 @@ impl<'a> Gate<'a> {
         }
     }
 
-    fn members(
-        &self,
-        wave: usize,
-    ) -> impl Iterator<Item = (&'a NodeName, &'a crate::model::release::NodeRelease)> {
+    fn members(&self, wave: usize) -> impl Iterator<Item = (&'a NodeName, &'a NodeRelease)> {
         let nodes = &self.release.nodes;
         self.waves.nodes(wave).filter_map(move |name| nodes.get_key_value(name))
     }
@@ -247,14 +244,13 @@ impl<'a> Gate<'a> {
 
 fn rows<'a>(
     release: &'a Release,
-    waves: &'a Waves,
+    waves: &'a Waves<'a>,
     standings: &BTreeMap<&'a NodeName, Standing>,
 ) -> Vec<Row<'a>> {
     let row = |(number, wave): (usize, &'a Wave)| {
         let mut row =
             Row { wave, nodes: 0, done: 0, failed: Vec::new(), open: None, soaked: None, halted: false };
         for name in waves.nodes(number) {
-            let Some((name, _)) = release.nodes.get_key_value(name) else { continue };
             row.nodes += 1;
             match standings.get(name) {
                 Some(Standing::Done { since }) => {

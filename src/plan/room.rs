@@ -32,7 +32,7 @@ struct WaveRoom<'a> {
 pub fn limit(
     release: &Release,
     observed: &Observed,
-    waves: &Waves,
+    waves: &Waves<'_>,
     decisions: &mut BTreeMap<NodeName, Decision>,
 ) {
     let mut room = Room::new(release, observed, waves, decisions);
@@ -71,7 +71,7 @@ impl<'a> Room<'a> {
     fn new(
         release: &'a Release,
         observed: &'a Observed,
-        waves: &'a Waves,
+        waves: &'a Waves<'a>,
         decisions: &BTreeMap<NodeName, Decision>,
     ) -> Self {
         let attaching = |name: &NodeName| {
@@ -157,7 +157,7 @@ fn is_unavailable(spec: &NodeSpec, seen: Option<&Observation>) -> bool {
 }
 
 /// The nodes to be worked on: what is to be brought to an end first, then by wave, its order, and name.
-fn by_turn(release: &Release, waves: &Waves, decisions: &BTreeMap<NodeName, Decision>) -> Vec<NodeName> {
+fn by_turn(release: &Release, waves: &Waves<'_>, decisions: &BTreeMap<NodeName, Decision>) -> Vec<NodeName> {
     let turn = |(name, decision): (&NodeName, &Decision)| {
         let Decision::Act { action } = decision else { return None };
         let what = match action {

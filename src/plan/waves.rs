@@ -8,43 +8,43 @@ use crate::model::rollout::Wave;
 
 /// The waves of a release and their nodes. A wave may be empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waves {
-    waves: Vec<BTreeSet<NodeName>>,
-    of: BTreeMap<NodeName, usize>,
-    unknown: BTreeSet<NodeName>,
+pub struct Waves<'a> {
+    /// By name, as they came.
+    waves: Vec<Vec<&'a NodeName>>,
+    of: BTreeMap<&'a NodeName, usize>,
+    unknown: BTreeSet<&'a NodeName>,
 }
 
-impl Waves {
+impl<'a> Waves<'a> {
     /// Puts each node into its wave.
-    pub fn of(release: &Release) -> Self {
+    pub fn of(release: &'a Release) -> Self {
         let nodes = release.nodes.iter();
         let nodes = nodes.map(|(name, node)| (name, node.spec.as_ref().map(|spec| &spec.tags)));
         Self::assign(&release.rollout.waves, nodes)
     }
 
-    /// The same for nodes with their tags, as far as those are known. One selector is asked after the other only until one
-    /// answers.
-    pub fn assign<'a>(
+    /// The same for nodes with their tags, as far as those are known, in the order of names. One selector is asked after the
+    /// other only until one answers.
+    pub fn assign(
         declared: &[Wave],
         nodes: impl Iterator<Item = (&'a NodeName, Option<&'a BTreeSet<Tag>>)>,
     ) -> Self {
-        let mut waves = Self {
-            waves: vec![BTreeSet::new(); declared.len()],
-            of: BTreeMap::new(),
-            unknown: BTreeSet::new(),
-        };
-        for (name, tags) in nodes {
+        let (mut waves, mut unknown) = (vec![Vec::new(); declared.len()], BTreeSet::new());
+        let wave = |(name, tags): (&'a NodeName, Option<&BTreeSet<Tag>>)| {
             let mut asked = declared.iter().map(|wave| wave.on.means(name, tags)).enumerate();
-            match asked.find(|(_, meant)| *meant != Some(false)) {
-                Some((index, Some(_))) => {
-                    waves.of.insert(name.clone(), index);
-                    waves.waves[index].insert(name.clone());
+            match asked.find(|(_, meant)| *meant != Some(false))? {
+                (index, Some(_)) => {
+                    waves[index].push(name);
+                    Some((name, index))
                 }
-                Some((_, None)) => _ = waves.unknown.insert(name.clone()),
-                None => {}
+                (_, None) => {
+                    unknown.insert(name);
+                    None
+                }
             }
-        }
-        waves
+        };
+        let of = nodes.filter_map(wave).collect();
+        Self { waves, of, unknown }
     }
 
     /// How many there are.
@@ -63,12 +63,12 @@ impl Waves {
     }
 
     /// The nodes of a wave, by name.
-    pub fn nodes(&self, index: usize) -> impl Iterator<Item = &NodeName> {
-        self.waves.get(index).into_iter().flatten()
+    pub fn nodes(&self, index: usize) -> impl Iterator<Item = &'a NodeName> {
+        self.waves.get(index).into_iter().flatten().copied()
     }
 
     /// The nodes whose wave depends on tags that are not known: they never evaluated.
-    pub fn unknown(&self) -> &BTreeSet<NodeName> {
+    pub fn unknown(&self) -> &BTreeSet<&'a NodeName> {
         &self.unknown
     }
 }
@@ -117,7 +117,7 @@ mod tests {
         let nodes: [(&str, &[&str]); 3] = [("db1?", &[]), ("web1?", &[]), ("web2", &["canary"])];
         let waves = Waves::of(&release(&["db*", "@canary", "*"], &nodes));
         assert_eq!(told(&waves), ["db1", "web2", ""]);
-        assert_eq!(waves.unknown().iter().map(NodeName::as_str).collect::<Vec<_>>(), ["web1"]);
+        assert_eq!(waves.unknown().iter().map(|name| name.as_str()).collect::<Vec<_>>(), ["web1"]);
         assert_eq!(waves.wave_of(&"web1".parse().unwrap()), None);
     }
 
