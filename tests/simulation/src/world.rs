@@ -171,6 +171,8 @@ pub struct World {
     pub intent: Intent,
     pub calm: bool,
     quiet_rounds: u32,
+    /// When somebody approved something last.
+    approved: Ms,
     pub manner: Manner,
     pub judge: Judge,
     pub trace: Trace,
@@ -231,6 +233,7 @@ impl World {
             intent: Intent::default(),
             calm: false,
             quiet_rounds: 0,
+            approved: 0,
             manner,
             judge: Judge::default(),
             trace,
@@ -298,7 +301,7 @@ impl World {
             let still = !controller.words.iter().any(|word| passing.contains(word));
             let calm =
                 controller.acts.is_empty() && controller.reads.is_empty() && controller.inbox.is_empty();
-            still && calm && controller.wake_at > self.now + SECOND
+            still && calm && controller.wake_at > self.now + SECOND && self.now > self.approved + MINUTE
         };
         let live = self.sites.iter().any(|site| site.machine.live.is_some());
         self.controller.as_ref().is_some_and(nothing) && !live
@@ -501,6 +504,7 @@ impl World {
         let round = self.now + 400 * SECOND;
         let (boundary, quiet) = (controller.boundary, !busy && controller.inbox.is_empty());
         if quiet && self.approve() {
+            (self.quiet_rounds, self.approved) = (0, self.now);
             return;
         }
         self.quiet_rounds += u32::from(quiet && boundary.is_none());
