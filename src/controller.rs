@@ -14,6 +14,7 @@ mod connections;
 mod counted;
 mod desired;
 mod desk;
+mod error;
 mod execute;
 mod head;
 mod health;
@@ -42,17 +43,18 @@ use crate::model::journal::Outcome;
 use crate::model::name::NodeName;
 use crate::model::release::Release;
 use crate::model::snapshot::{NodeView, Ready, Snapshot};
-use crate::nix::{Nix, NixError};
+use crate::nix::Nix;
 use crate::reconcile::clock::Moment;
 use crate::reconcile::{HEARTBEAT, Reconciler, Settings};
+use crate::serve;
 use crate::serve::metrics::Metrics;
-use crate::serve::{self, ServeError};
-use crate::source::{self, Source, SourceError};
+use crate::source::{self, Source};
 
 use compare::Comparisons;
 use connections::Connections;
 use desired::Desired;
 use desk::{Desk, News};
+pub use error::ControllerError;
 use execute::{Ended, Running};
 use health::Rounds;
 use secrets::Refreshes;
@@ -69,9 +71,6 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 /// comes after it, less than the `TimeoutStopSec` of `deploy/driftless.service`.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(40);
 
-/// So many people may say something between two passes; whoever comes then is told to come again.
-const WISHES: usize = 64;
-
 /// What a controller is started with.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -81,35 +80,6 @@ pub struct Options {
     pub state_dir: PathBuf,
     /// Sockets of kept connections; its path must be short (unix(7): 108 bytes).
     pub runtime_dir: PathBuf,
-}
-
-/// A controller that cannot start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum ControllerError {
-    /// The state directory cannot be used.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The source cannot be opened.
-    #[error("cannot open the source")]
-    Source(#[source] SourceError),
-    /// The nix room cannot be set up.
-    #[error("cannot prepare for evaluation")]
-    Nix(#[source] NixError),
-    /// What is built could not be signed.
-    #[error("cannot sign what will be built")]
-    SigningKey(#[source] NixError),
-    /// The HTTP address is not to be had.
-    #[error("cannot listen on {address}; set serve.listen to a free address")]
-    Listen {
-        /// `serve.listen`.
-        address: std::net::SocketAddr,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The windows cannot be served.
-    #[error("cannot serve status and metrics")]
-    Serve(#[source] ServeError),
 }
 
 /// Everything the loop owns.
@@ -144,9 +114,7 @@ pub async fn run(
     let nix = Nix::new(&config.nix, &options.state_dir).map_err(ControllerError::Nix)?;
     let nix = nix.evaluating(&config.eval);
     nix.check_signing_key().map_err(ControllerError::SigningKey)?;
-    if let Some(file) = &config.serve.token_file {
-        serve::check_token_file(file).map_err(ControllerError::Serve)?;
-    }
+    serve::check_token_file(config.serve.token_file.as_deref()).map_err(ControllerError::Serve)?;
     let address = config.serve.listen;
     let tcp =
         TcpListener::bind(address).await.map_err(|source| ControllerError::Listen { address, source })?;
@@ -162,7 +130,7 @@ pub async fn run(
     let (news, inbox) = mpsc::unbounded_channel();
     let (snapshot, look) = watch::channel(Arc::new(Snapshot::starting(config, Timestamp::now())));
     let metrics = Arc::new(Metrics::new());
-    let (tell, wishes) = mpsc::channel(WISHES);
+    let (tell, wishes) = mpsc::channel(steering::WISHES);
     let hatch = serve::steer::Hatch::new(tell, wake.clone());
     let controls =
         serve::Controls { look: reload.clone(), hatch, token_file: config.serve.token_file.clone() };
@@ -244,7 +212,9 @@ impl Controller {
         let (views, now) = (self.reconciler.views(), self.reconciler.now());
         self.steering.hear(self.desired.release(), views, now, &self.desk);
         self.reconciler.wanted(Arc::clone(self.steering.intent()));
-        self.let_be();
+        for name in self.reconciler.give_up_suspended() {
+            self.running.abort(&name);
+        }
         if let Some(release) = self.desired.release().cloned() {
             self.rounds.tell(&mut self.reconciler);
             let orders = self.reconciler.pass(&release);
@@ -267,14 +237,6 @@ impl Controller {
         self.publish();
         self.steering.answer();
         next
-    }
-
-    /// Ends what is still being brought to nodes that people want left alone by now.
-    fn let_be(&mut self) {
-        for name in self.reconciler.give_up_suspended() {
-            tracing::info!(node = %name, "suspended: what was being brought to it is given up");
-            self.running.abort(&name);
-        }
     }
 
     fn tick(&mut self) {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::Deserialize;
+use tempfile::NamedTempFile;
 
 use crate::model::intent::{Intent, VERSION};
 
@@ -107,24 +108,32 @@ impl IntentFile {
 
     /// Writes it: whole or not at all, also over a power cut.
     pub fn store(&self, intent: &Intent) -> Result<(), IntentError> {
-        self.write(intent).map_err(|source| IntentError::Write { path: self.path.clone(), source })
+        let written = self.written(intent).and_then(|file| self.put(file));
+        written.map_err(|source| IntentError::Write { path: self.path.clone(), source })
     }
 
-    /// Sets aside what could not be read, under a name that says when; whoever wants to may still mend it.
-    pub fn set_aside(&self, now: Timestamp) -> Result<(), IntentError> {
+    /// The same in the place of what could not be read. That is set aside under a name that says when; whoever wants to may
+    /// still mend it.
+    pub fn store_beside_unreadable(&self, intent: &Intent, now: Timestamp) -> Result<(), IntentError> {
+        let cannot_write = |source| IntentError::Write { path: self.path.clone(), source };
+        // First what may fail for want of space.
+        let file = self.written(intent).map_err(cannot_write)?;
         let name = format!("intent.json.unreadable-{}", now.strftime("%Y%m%dT%H%M%SZ"));
         match fs::rename(&self.path, self.path.with_file_name(name)) {
-            Ok(()) => Ok(()),
-            // Somebody has taken it away already.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(IntentError::Aside { path: self.path.clone(), source }),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(IntentError::Aside { path: self.path.clone(), source });
+            }
+            // Somebody may have taken it away already.
+            Ok(()) | Err(_) => {}
         }
+        self.put(file).map_err(cannot_write)
     }
 
-    fn write(&self, intent: &Intent) -> io::Result<()> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
+    /// On the disk, under another name.
+    fn written(&self, intent: &Intent) -> io::Result<NamedTempFile> {
+        let folder = self.folder();
         fs::create_dir_all(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut file = NamedTempFile::new_in(folder)?;
         file.write_all(&serde_json::to_vec_pretty(intent)?)?;
         // Root may have said it while the controller of another user did not run.
         let owner = fs::metadata(folder)?;
@@ -132,9 +141,17 @@ impl IntentFile {
             fchown(file.as_file(), Some(owner.uid()), Some(owner.gid()))?;
         }
         file.as_file().sync_all()?;
+        Ok(file)
+    }
+
+    fn put(&self, file: NamedTempFile) -> io::Result<()> {
         file.persist(&self.path)?;
         // The name too: what somebody was told is kept must be found after a power cut.
-        fs::File::open(folder)?.sync_all()
+        fs::File::open(self.folder())?.sync_all()
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
     }
 }
 
@@ -179,11 +196,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = IntentFile::of(dir.path());
         fs::write(file.path(), "{").unwrap();
-        file.set_aside("2026-11-22T12:00:00Z".parse().unwrap()).unwrap();
-        assert_eq!(file.load().unwrap(), Intent::default());
+        let at = |text: &str| format!("2026-11-22T{text}Z").parse().unwrap();
+        file.store_beside_unreadable(&some(), at("12:00:00")).unwrap();
+        assert_eq!(file.load().unwrap(), some());
         let aside = dir.path().join("intent.json.unreadable-20261122T120000Z");
         assert_eq!(fs::read_to_string(aside).unwrap(), "{");
-        file.set_aside("2026-11-22T12:00:01Z".parse().unwrap()).unwrap();
+        fs::remove_file(file.path()).unwrap();
+        file.store_beside_unreadable(&some(), at("12:00:01")).unwrap();
+        assert_eq!(file.load().unwrap(), some());
     }
 
     #[test]

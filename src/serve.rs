@@ -84,8 +84,8 @@ pub struct Controls {
 }
 
 /// Refuses a token file that would be refused at every request.
-pub fn check_token_file(path: &Path) -> Result<(), ServeError> {
-    token::read(path)?;
+pub fn check_token_file(path: Option<&Path>) -> Result<(), ServeError> {
+    path.map(token::read).transpose()?;
     Ok(())
 }
 

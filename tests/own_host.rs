@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use driftless_lab::{Fault, Lab, Node, System};
+use driftless_lab::{Fault, Lab, Node, Setup, System};
 use serde_json::json;
 
 /// A node with the program on it, and what it says when it deploys a release of itself.
@@ -14,7 +14,9 @@ struct OwnHost {
 impl OwnHost {
     fn new(first: &str) -> Self {
         let lab = Lab::start().unwrap();
-        let machine = lab.node("n1", first).unwrap();
+        // An unoptimised driftless is big.
+        let setup = Setup { var_bytes: 512 << 20, ..Setup::default() };
+        let machine = lab.node_with("n1", first, &setup).unwrap();
         let program = machine.path("/var/driftless");
         fs::copy(env!("CARGO_BIN_EXE_driftless"), program).unwrap();
         Self { machine, _lab: lab }

@@ -3,7 +3,7 @@
 # empty store of its own. Nothing of that is seen by anybody else, or left afterwards.
 set -eu
 tree=${DRIFTLESS_LAB_CACHE:-/var/cache/driftless-lab}/debian13
-[ -d "$tree" ] || sh "$(dirname "$0")/lab/src/scripts/debian13.sh" "$tree"
+[ -x "$tree/usr/bin/curl" ] || sh "$(dirname "$0")/lab/src/scripts/debian13.sh" "$tree"
 # shellcheck disable=SC2016 # the variables are the inner shell's
 exec unshare --mount --pid --fork --kill-child --mount-proc sh -euc '
   tree=$1; shift

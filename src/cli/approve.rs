@@ -23,7 +23,7 @@ const NAMED_PACKAGES: usize = 6;
 /// Arguments of `approve`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What these nodes wait for: names, globs and @tags, joined by `,`, `and`, `or`, `not` and parentheses
+    /// What these nodes wait for: names, globs, @tags, or as in '@web and not (web1 or db*)'
     #[arg(value_name = "NODES", conflicts_with_all = ["wave", "hash"])]
     pub nodes: Option<Selector>,
     /// What this wave waits for, counted from 1

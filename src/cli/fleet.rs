@@ -32,7 +32,7 @@ use crate::plan::view::{Pass, node_views};
 /// Which fleet, and which of its nodes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct FleetArgs {
-    /// Only these nodes: names, globs, @tags, or as in '@web and not (web1 or db*)'
+    /// Only these nodes: names, globs, @tags, '@web and not (web1 or db*)'
     #[arg(long, value_name = "NODES")]
     pub on: Option<Selector>,
     /// Where the fleet is declared.

@@ -14,7 +14,7 @@ use crate::node::{Node, NodeError};
 /// Arguments of `retry`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Nodes to retry: names, globs, @tags, or as in '@web and not (web1 or db*)'
+    /// Nodes to retry: names, globs, @tags, '@web and not (web1 or db*)'
     #[arg(value_name = "NODES")]
     pub nodes: Selector,
     /// Which fleet.

@@ -13,7 +13,7 @@ use crate::model::selector::Selector;
 /// Arguments of `suspend`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Nodes to leave alone: names, globs and @tags, joined by `,`, `and`, `or`, `not` and parentheses
+    /// Nodes to leave alone: names, globs, @tags, or as in '@web and not (web1 or db*)'
     #[arg(value_name = "NODES")]
     pub nodes: Selector,
     /// Why; others read it

@@ -141,3 +141,77 @@ fn fate_of(outcome: &Result<Option<Arc<NodeSpec>>, Failure>) -> Fate {
         Err(_) => Fate::Kept,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::prepare::Again;
+    use super::*;
+    use crate::model::sample;
+
+    fn candidate(rollout: serde_json::Value) -> Candidate {
+        let names = serde_json::json!({ "version": 1, "format": "driftless", "nodes": ["n1", "n2"], "rollout": rollout });
+        Candidate::new(Box::new(serde_json::from_value(names).unwrap()), BTreeSet::new())
+    }
+
+    fn evaluated(name: &str, tag: &str, after: &[&str]) -> Prepared {
+        let mut spec = sample::spec(name);
+        spec.tags = BTreeSet::from([tag.parse().unwrap()]);
+        spec.after = after.iter().map(|after| after.parse().unwrap()).collect();
+        Prepared::Evaluated(name.parse().unwrap(), Ok(Some(spec.into())))
+    }
+
+    fn word(candidate: Candidate) -> (String, Option<Candidate>) {
+        match candidate.judge() {
+            Verdict::Waits(candidate) => ("waits".into(), Some(candidate)),
+            Verdict::Enters(candidate) => ("enters".into(), Some(candidate)),
+            Verdict::Misdeclared(said) => (said, None),
+            Verdict::Refused(_) => ("refused".into(), None),
+        }
+    }
+
+    #[test]
+    fn a_commit_waits_for_its_nodes_where_its_rollout_speaks_of_tags() {
+        assert_eq!(word(candidate(serde_json::json!({}))).0, "enters");
+        let waves = serde_json::json!({ "waves": [{ "on": "@a" }, { "on": "@b" }] });
+        for (second, expected) in [
+            (evaluated("n2", "b", &[]), "enters"),
+            (
+                evaluated("n2", "c", &[]),
+                "rollout.waves[1].on: no node matches \"@b\"; the nodes are n1, n2; the tags are @a, @c; \
+              rollout.waves: n2 is in no wave; add one with on = \"*\" for the rest",
+            ),
+            (
+                Prepared::Evaluated(
+                    "n2".parse().unwrap(),
+                    Err(Failure { said: "broken".into(), again: Again::Same }),
+                ),
+                "enters",
+            ),
+        ] {
+            let (first, candidate) = word(candidate(waves.clone()));
+            let mut candidate = candidate.unwrap();
+            candidate.learn(evaluated("n1", "a", &[]));
+            let (then, candidate) = word(candidate);
+            let mut candidate = candidate.unwrap();
+            candidate.learn(second);
+            assert_eq!(
+                (first.as_str(), then.as_str(), word(candidate).0.as_str()),
+                ("waits", "waits", expected)
+            );
+        }
+        let wrong = serde_json::json!({ "waves": [{ "on": "@a" }, { "on": "n3" }] });
+        assert!(word(candidate(wrong)).0.starts_with("rollout.waves[1].on: no node matches \"n3\""));
+    }
+
+    #[test]
+    fn nodes_that_come_after_others_wait_until_every_node_is_known() {
+        let mut hearing = candidate(serde_json::json!({})).hearing;
+        let (free, bound) = (evaluated("n1", "a", &[]), evaluated("n2", "a", &["n1"]));
+        hearing.hear(&free);
+        hearing.hear(&free);
+        assert!(!hearing.is_complete() && !hearing.is_to_wait(&free));
+        hearing.hear(&bound);
+        assert!(hearing.is_complete() && hearing.is_to_wait(&bound));
+        assert_eq!(hearing.check(), Ok(()));
+    }
+}

@@ -113,6 +113,7 @@ impl Running {
     /// Ends one.
     pub fn abort(&mut self, name: &NodeName) {
         if let Some(acting) = self.0.remove(name) {
+            tracing::info!(node = %name, "given up before its switch has begun");
             acting.task.abort();
         }
     }

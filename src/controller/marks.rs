@@ -25,6 +25,9 @@ const AGAIN: Duration = Duration::from_secs(15);
 /// No wait is longer.
 const LONGEST: Duration = Duration::from_secs(600);
 
+/// A node whose program cannot be asked for marks may have got another one by then.
+const OLDER: Duration = Duration::from_secs(3600);
+
 /// What is being written, and what could not be.
 #[derive(Debug)]
 pub struct Marks {
@@ -106,7 +109,10 @@ impl Marks {
             self.writing.remove(&name);
             if let Err(error) = outcome {
                 let failures = self.failed.get(&name).map_or(0, |(failures, _)| *failures);
-                let wait = AGAIN.saturating_mul(1 << failures.min(10)).min(LONGEST);
+                let wait = match error.is_of_older_program() {
+                    true => OLDER,
+                    false => AGAIN.saturating_mul(1 << failures.min(10)).min(LONGEST),
+                };
                 tracing::warn!(
                     node = %name, error = &error as &dyn std::error::Error, again_s = wait.as_secs(),
                     "the marks of suspensions are not on the node; while this controller keeps its state it is left alone all the same"

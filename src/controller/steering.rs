@@ -22,6 +22,9 @@ use crate::model::snapshot::NodeView;
 use crate::node::Node;
 use crate::serve::steer::{Denied, Wish};
 
+/// So many people may say something between two passes; whoever comes then is told to come again.
+pub const WISHES: usize = 64;
+
 type Views = BTreeMap<NodeName, Arc<NodeView>>;
 type Answer = oneshot::Sender<Result<Done, Denied>>;
 
@@ -153,7 +156,7 @@ fn read(file: &IntentFile) -> Intent {
 
 fn write(file: &IntentFile, before: &Intent, after: &Intent) -> Result<(), IntentError> {
     if before.is_unreadable() && !after.is_unreadable() {
-        file.set_aside(Timestamp::now())?;
+        return file.store_beside_unreadable(after, Timestamp::now());
     }
     file.store(after)
 }

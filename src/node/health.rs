@@ -68,8 +68,12 @@ impl Node {
         let board = Board { list: &list, passed: Mutex::new(vec![0; list.len()]), show };
         board.told();
         let ended = join_all(list.iter().enumerate().map(async |(number, check)| {
-            let passed = |passed| board.set(number, passed);
-            self.until_passed(check, until, &places, passed).await.map_err(|said| format!("{check}: {said}"))
+            let (passed, last) = (|passed| board.set(number, passed), Mutex::new(None));
+            let waiting = self.until_passed(check, until, &places, (passed, &last));
+            // Those that waited for others to be asked have no time left, and the node's own deadline does not wait.
+            let cut = tokio::time::timeout_at((until + LEAST).into(), waiting).await;
+            let said = || last.into_inner().ok().flatten().unwrap_or_else(|| "no answer in time".into());
+            cut.unwrap_or_else(|_| Err(said())).map_err(|said| format!("{check}: {said}"))
         }));
         let failed: Vec<String> = ended.await.into_iter().filter_map(Result::err).collect();
         if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
@@ -80,7 +84,7 @@ impl Node {
         check: &Check<'_>,
         until: Instant,
         places: &Semaphore,
-        show: impl Fn(u32),
+        (show, last): (impl Fn(u32), &Mutex<Option<String>>),
     ) -> Result<(), String> {
         let wanted = check.pace.successes.get();
         let mut passed = 0;
@@ -100,6 +104,9 @@ impl Node {
                 }
             };
             show(passed);
+            if let (Ok(mut last), Some(said)) = (last.lock(), &said) {
+                *last = Some(said.clone());
+            }
             if passed >= wanted {
                 return Ok(());
             }

@@ -1,7 +1,7 @@
 //! The words of `driftless-node`, the program that `nix/node.nix` installs: command lines that its forced command lets
 //! through, and what is made of an answer that comes from the other half than was asked. Pure.
 
-use super::Output;
+use super::{NodeError, Output};
 
 /// The version of these words and of the replies that are understood. Counted up together with `PROTOCOL` in
 /// `nix/node/driftless-node.sh`, when one side would misunderstand the other.
@@ -13,6 +13,16 @@ const REFUSED: &str = "driftless-node: refused: ";
 
 /// What it says to an account that may do more than it lets anyone do.
 const HAS_SHELL: &str = "ask the shell of this account";
+
+/// What it says to a question that it is too old for.
+const NO_SUCH_VERB: &str = "there is no verb";
+
+impl NodeError {
+    /// Whether the program on the node is older than what was asked of it: the next system may bring a newer one.
+    pub fn is_of_older_program(&self) -> bool {
+        matches!(self, Self::Script { said, .. } if said.contains(NO_SUCH_VERB))
+    }
+}
 
 /// What answers on the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +132,15 @@ mod tests {
         let said = said(77, &format!("{REFUSED}{HAS_SHELL}, alice: this program is for others\n"));
         assert_eq!(heard((Program::Installed, Sure::Known), false, &said), Heard::Elsewhere);
         assert!(PROGRAM.contains(&format!("refuse \"{HAS_SHELL}")));
+    }
+
+    #[test]
+    fn a_program_that_is_too_old_for_a_question_is_told_from_one_that_fails() {
+        let script =
+            |said: &str| NodeError::Script { node: "n1".parse().unwrap(), attempt: "x", said: said.into() };
+        assert!(PROGRAM.contains(&format!("refuse \"{NO_SUCH_VERB} ")));
+        assert!(script("driftless-node refused it: there is no verb \"suspend\"").is_of_older_program());
+        assert!(!script("suspend /var/lib/driftless-node/suspended").is_of_older_program());
     }
 
     #[test]

@@ -158,24 +158,33 @@ impl Actions {
 
     /// Gives up what is still being brought to such nodes, and says to which. What is about to begin, or has, is not given up.
     pub fn give_up_bringing(&mut self, such: impl Fn(&NodeName) -> bool) -> Vec<NodeName> {
-        let brought = self.in_flight.extract_if(.., |name, flight| match flight.stage {
+        self.give_up(|name, stage| match stage {
             Stage::Copying { .. } | Stage::Building { .. } => such(name),
             Stage::Preparing | Stage::Switching { .. } | Stage::Hook { .. } | Stage::Rebooting => false,
-        });
-        brought.map(|(name, _)| name).collect()
+        })
     }
 
     /// Gives up what has not reached its node's switch yet, and says on which nodes.
     pub fn give_up_unstarted(&mut self) -> Vec<NodeName> {
-        let unstarted = self.in_flight.extract_if(.., |_, flight| match flight.stage {
+        self.give_up(|_, stage| match stage {
             Stage::Switching { .. } | Stage::Hook { at: HookPoint::AfterSwitch, .. } => false,
             Stage::Preparing
             | Stage::Copying { .. }
             | Stage::Building { .. }
             | Stage::Hook { .. }
             | Stage::Rebooting => true,
-        });
-        unstarted.map(|(name, _)| name).collect()
+        })
+    }
+
+    fn give_up(&mut self, such: impl Fn(&NodeName, &Stage) -> bool) -> Vec<NodeName> {
+        let given_up: Vec<NodeName> = self
+            .in_flight
+            .iter()
+            .filter(|(name, flight)| such(name, &flight.stage))
+            .map(|(name, _)| name.clone())
+            .collect();
+        self.in_flight.retain(|name, _| !given_up.contains(name));
+        given_up
     }
 }
 
@@ -201,7 +210,11 @@ mod tests {
             let (toplevel, expected) = (sample::path('a', "new"), sample::path('b', "old"));
             let (goal, purpose) = (Goal::Switch, crate::model::decision::Purpose::Release);
             let name: NodeName = name.parse().unwrap();
-            actions.begin(&name, &Action::Deploy { toplevel, expected, goal, purpose }, sample::now());
+            actions.begin(
+                &name,
+                &Action::Deploy { toplevel, expected, goal, purpose },
+                Timestamp::UNIX_EPOCH,
+            );
             actions.reached(&name, stage);
         }
         let given_up = actions.give_up_bringing(|name| name.as_str() != "other");

@@ -61,6 +61,10 @@ pub fn evaluated(release: &mut Release, name: &NodeName, outcome: Result<Option<
 /// Takes in that a node's system is built, or why not.
 pub fn built(release: &mut Release, name: &NodeName, outcome: Result<(), String>) {
     let Some(node) = release.nodes.get_mut(name) else { return };
+    // What its declaration says cannot be meant: the system that belongs to it is not wanted.
+    if matches!(node.progress, Progress::NotEvaluated { .. }) {
+        return;
+    }
     match outcome {
         Ok(()) => {
             node.progress = Progress::Built;

@@ -150,9 +150,12 @@ fn user_name(uid: u32) -> String {
     name.map_or_else(|| format!("uid {uid}"), str::to_owned)
 }
 
+/// Reads a document: what is wanted, and who claims to want it.
+type Read = fn(&[u8]) -> Result<(Edit, Option<String>), String>;
+
 /// The routes; `gate` is what the network has to get past, and the socket has not.
 pub fn routes(hatch: &Hatch) -> Router<Windows> {
-    let route = |read: fn(&[u8]) -> Result<(Edit, Option<String>), String>| {
+    let route = |read: Read| {
         let hatch = hatch.clone();
         post(move |Extension(peer): Extension<Peer>, headers: HeaderMap, body: Body| async move {
             answer(&hatch, &peer, &headers, body, read).await
@@ -170,13 +173,7 @@ async fn intent(State(windows): State<Windows>) -> Response {
     Json(&*windows.newest().intent).into_response()
 }
 
-async fn answer(
-    hatch: &Hatch,
-    peer: &Peer,
-    headers: &HeaderMap,
-    body: Body,
-    read: fn(&[u8]) -> Result<(Edit, Option<String>), String>,
-) -> Response {
+async fn answer(hatch: &Hatch, peer: &Peer, headers: &HeaderMap, body: Body, read: Read) -> Response {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if kind.split(';').next().map(str::trim) != Some("application/json") {
         let wanted = "send one JSON document, with `Content-Type: application/json`";

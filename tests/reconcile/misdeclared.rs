@@ -60,6 +60,10 @@ fn a_commit_whose_rollout_cannot_be_meant_is_not_followed() {
 #[test]
 fn a_node_that_comes_after_nobody_keeps_what_it_has() {
     let mut fleet = fleet(&["n1", "n2"]);
+    // One after the other: n1 is known, and on its way, before anybody can know about n2.
+    let config = fleet.config_text(&fleet.repository().display().to_string());
+    let config = config.replace("[nix]\n", "[eval]\nworkers = 1\nchunk = 1\n\n[nix]\n");
+    std::fs::write(fleet.config_file(), config).unwrap();
     let first = rollout(&fleet, "first", "", |_| patient("one"));
     fleet.start().unwrap();
     fleet.wait_in_sync(&first, SOON).unwrap();

@@ -162,6 +162,9 @@ fn fine() -> Vec<(&'static str, Value)> {
             node("web2", "switching", 4, "copying 61 of 381 MiB", |view| {
                 view["decision"] = json!({ "decision": "in-flight" });
                 view["drift"] = json!(["outdated"]);
+                let until = ago(-3_600);
+                view["suspended"] =
+                    json!({ "by": "alice", "reason": "disk swap", "until": until, "id": null });
                 view["inFlight"] = json!({ "toplevel": toplevel("web2", 'n'), "since": ago(4), "stage": copying(64_000_000) });
             }),
         ),

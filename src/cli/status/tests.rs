@@ -53,3 +53,56 @@ fn the_json_is_the_snapshot_itself() {
     let json = serde_json::to_string(&snapshot).unwrap();
     assert_eq!(serde_json::from_str::<Snapshot>(&json).unwrap(), snapshot);
 }
+
+#[test]
+fn what_people_have_said_stands_below_with_the_command_that_ends_it() {
+    use crate::model::decision::{Decision, Hold};
+    use crate::model::intent::{Approval, Intent, NodeSuspension, Override, Suspension, SuspensionId};
+
+    let mut snapshot = sample::fleet();
+    let (since, until) = ("2026-11-22T15:00:00Z".parse().unwrap(), "2026-11-22T19:00:00Z".parse().unwrap());
+    let (by, id) = ("alice@infra".to_owned(), SuspensionId::new(since, 7));
+    let suspension = Suspension {
+        on: "@web".parse().unwrap(),
+        by: by.clone(),
+        reason: "disk swap".into(),
+        since,
+        until: None,
+    };
+    let approval = Approval {
+        hash: "0123456789ab".parse().unwrap(),
+        what: "wave 1".into(),
+        by: by.clone(),
+        at: since,
+        until,
+    };
+    let opened = Override { on: "*".parse().unwrap(), by: by.clone(), reason: "outage".into(), since, until };
+    snapshot.intent = std::sync::Arc::new(Intent {
+        suspensions: [(id.clone(), suspension)].into(),
+        approvals: vec![approval],
+        overrides: vec![opened],
+        ..Intent::default()
+    });
+    for (name, node) in &mut snapshot.nodes {
+        let node = std::sync::Arc::make_mut(node);
+        let told = |id: &SuspensionId| NodeSuspension {
+            by: by.clone(),
+            reason: "disk swap".into(),
+            until: None,
+            id: Some(id.clone()),
+        };
+        match name.as_str() {
+            "web1" => {
+                node.suspended = Some(told(&id));
+                node.why = "suspended by alice@infra: disk swap".into();
+            }
+            "old" => node.suspended = Some(told(&SuspensionId::new(since, 8))),
+            "mail" => {
+                let (what, hash) = ("wave 2".to_owned(), "ba9876543210".parse().unwrap());
+                node.decision = Decision::Hold { hold: Hold::Approval { what, hash } };
+            }
+            _ => {}
+        }
+    }
+    insta::assert_snapshot!(shown(&snapshot));
+}

@@ -122,7 +122,11 @@ fn seconds(longest: Duration) -> String {
 #[allow(clippy::needless_pass_by_value)] // for map_err
 fn unasked(error: NodeError) -> Failed {
     let said = short(&error_chain(&error));
-    if said.contains(UNKNOWN) || said.contains(OLDER) { Failed::Unknown(said) } else { Failed::Said(said) }
+    if said.contains(OLDER) {
+        let way_out = "the node's driftless-node is of an older version, or takes no check of that name";
+        return Failed::Unknown(way_out.into());
+    }
+    if said.contains(UNKNOWN) { Failed::Unknown(said) } else { Failed::Said(said) }
 }
 
 fn passed(output: &Output, longest: Duration) -> Result<(), Failed> {
@@ -222,6 +226,14 @@ mod tests {
 
     fn check(value: serde_json::Value) -> HttpCheck {
         serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn what_a_managed_node_says_of_a_check_that_it_does_not_know_is_understood() {
+        let program = include_str!("../../../nix/node/driftless-node.sh");
+        assert_eq!(program.matches(UNKNOWN).count(), 2, "of commands, and of requests and ports");
+        assert!(program.contains("the arguments of $verb are not what they have to be"));
+        assert!(program.contains(&format!("MOST_BODY={MOST_BODY}\n")));
     }
 
     #[test]

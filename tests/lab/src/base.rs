@@ -37,7 +37,8 @@ impl Base {
                 let cache = std::env::var_os("DRIFTLESS_LAB_CACHE")
                     .map_or_else(|| PathBuf::from("/var/cache/driftless-lab"), PathBuf::from);
                 let tree = cache.join("debian13");
-                if !tree.exists() {
+                // What was added to it last: a tree of before is built anew.
+                if !tree.join("usr/bin/curl").exists() {
                     require(
                         bounded(Duration::from_secs(900), "sh")
                             .args(["-c", include_str!("scripts/debian13.sh"), "debian13.sh"])

@@ -4,11 +4,11 @@
 # The mirror and the settings of apt are the host's own.
 set -eu
 target=$1
-[ ! -e "$target" ] || exit 0
+[ ! -x "$target/usr/bin/curl" ] || exit 0
 mkdir -p "$(dirname "$target")"
 exec 9>"$target.lock"
 flock 9
-[ ! -e "$target" ] || exit 0
+[ ! -x "$target/usr/bin/curl" ] || exit 0
 
 mirror=${DRIFTLESS_LAB_MIRROR:-$(cat /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null |
   sed -nE 's/^(URIs:|deb( \[[^]]*\])?)[[:space:]]+([^[:space:]]*\/debian)\/?([[:space:]].*)?$/\3/p' | head -n1)}
@@ -36,7 +36,9 @@ chmod 755 "$new/usr/sbin/policy-rc.d"
 for m in proc sys dev; do mount --bind "/$m" "$new/$m"; done
 DEBIAN_FRONTEND=noninteractive chroot "$new" apt-get -q update >&2
 DEBIAN_FRONTEND=noninteractive chroot "$new" apt-get -q -y --no-install-recommends install \
-  systemd systemd-sysv dbus openssh-server iproute2 sudo opendoas tcsh procps nix-bin ca-certificates >&2
+  systemd systemd-sysv dbus openssh-server iproute2 sudo opendoas tcsh procps curl nix-bin ca-certificates >&2
 chroot "$new" apt-get clean
 umount_all
+# One of before, without what has been added to the list since.
+rm -rf "$target"
 mv "$new" "$target"
