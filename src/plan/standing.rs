@@ -7,7 +7,7 @@ use super::plan_time::PlanTime;
 use super::{CONTROLLER, drift, history, reboots, suspended};
 use crate::model::decision::{Decision, Hold};
 use crate::model::intent::Intent;
-use crate::model::journal::Entry;
+use crate::model::journal::{Entry, PinEnd};
 use crate::model::name::NodeName;
 use crate::model::node::{Availability, NodeSpec};
 use crate::model::observed::{Begun, BegunWhat, Contact, NodeState, Observation, Observed};
@@ -146,6 +146,12 @@ fn answering(
         && (own || !matches!(standing, Standing::Failed { .. }))
     {
         return standing;
+    }
+    // The same while the release is still being built, where nothing else is decided yet.
+    if let Some(PinEnd::NextRelease(from)) = state.pin.as_ref().map(|pin| &pin.until)
+        && from == toplevel
+    {
+        return Standing::Open;
     }
     if history::had(toplevel, state) {
         let since = history::newest_success(toplevel, state).map(|entry| history::ended(entry, state, at));

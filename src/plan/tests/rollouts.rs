@@ -332,6 +332,16 @@ fn what_somebody_does_after_a_reboot_that_went_well_does_not_halt_the_release() 
 }
 
 #[test]
+fn a_node_that_a_person_took_back_from_a_release_holds_the_next_wave_also_while_it_is_built_again() {
+    let back = node("a").got("new", "old", -600).running("old").pinned(PinEnd::NextRelease(system("new")));
+    let rollout = json!({ "waves": [{ "on": "a" }, { "on": "*" }] });
+    for progress in [Progress::Built, Progress::Building] {
+        let world = fleet([back.clone().progress(progress), old("b")]).rollout(rollout.clone());
+        assert_eq!(hold(&world, "b").as_str(), "wave");
+    }
+}
+
+#[test]
 fn a_reboot_that_failed_for_the_last_release_says_nothing_against_this_one() {
     let a = node("a").got("old", "older", -600).wants("new").last_good("old").progress(Progress::Building);
     let a = a.other_kernel_booted().reboots(RebootPolicy::WhenRequired);

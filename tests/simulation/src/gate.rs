@@ -196,8 +196,17 @@ impl Fleet<'_> {
     }
 
     fn may_be_halted(&self, wave: usize, by: &[Stand]) -> bool {
-        let failed = self.members(wave).filter(|name| by.contains(&self.stand(name))).count();
+        // One that is worked on may have failed all the same.
+        let told = |name: &NodeName| by.contains(&Stand::Perhaps) && self.was_told_to_reboot(name);
+        let failed = self.members(wave).filter(|name| by.contains(&self.stand(name)) || told(name)).count();
         failed > self.release.rollout.waves[wave].max_failures.of(self.members(wave).count())
+    }
+
+    fn was_told_to_reboot(&self, name: &NodeName) -> bool {
+        let state = self.observed.nodes.get(name).and_then(|seen| seen.state.as_ref());
+        let order = state.and_then(|state| state.reboot.as_ref());
+        let spec = self.release.nodes[name].spec.as_ref();
+        order.zip(spec).is_some_and(|(order, spec)| order.toplevel == spec.toplevel)
     }
 
     fn waves(&self, name: &NodeName) -> Result<(), String> {
