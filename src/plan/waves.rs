@@ -96,7 +96,7 @@ mod tests {
         Release { revision: None, nodes: nodes.iter().map(node).collect(), rollout }
     }
 
-    fn told(waves: &Waves) -> Vec<String> {
+    fn told(waves: &Waves<'_>) -> Vec<String> {
         let names = |index| waves.nodes(index).map(ToString::to_string).collect::<Vec<_>>().join(" ");
         (0..waves.len()).map(names).collect()
     }
@@ -105,7 +105,8 @@ mod tests {
     fn a_node_belongs_to_the_first_wave_that_selects_it() {
         let nodes: [(&str, &[&str]); 4] =
             [("db1", &[]), ("mail", &["canary"]), ("web1", &["web", "canary"]), ("web2", &["web"])];
-        let waves = Waves::of(&release(&["@canary", "@web", "*"], &nodes));
+        let release = release(&["@canary", "@web", "*"], &nodes);
+        let waves = Waves::of(&release);
         assert_eq!(told(&waves), ["mail web1", "web2", "db1"]);
         assert_eq!(waves.wave_of(&"web2".parse().unwrap()), Some(1));
         assert_eq!(waves.wave_of(&"nobody".parse().unwrap()), None);
@@ -115,7 +116,8 @@ mod tests {
     #[test]
     fn a_node_without_known_tags_waits_where_they_would_decide() {
         let nodes: [(&str, &[&str]); 3] = [("db1?", &[]), ("web1?", &[]), ("web2", &["canary"])];
-        let waves = Waves::of(&release(&["db*", "@canary", "*"], &nodes));
+        let release = release(&["db*", "@canary", "*"], &nodes);
+        let waves = Waves::of(&release);
         assert_eq!(told(&waves), ["db1", "web2", ""]);
         assert_eq!(waves.unknown().iter().map(|name| name.as_str()).collect::<Vec<_>>(), ["web1"]);
         assert_eq!(waves.wave_of(&"web1".parse().unwrap()), None);
@@ -123,7 +125,8 @@ mod tests {
 
     #[test]
     fn a_node_that_no_wave_selects_is_in_none() {
-        let waves = Waves::of(&release(&["db*"], &[("db1", &[]), ("web1", &[])]));
+        let release = release(&["db*"], &[("db1", &[]), ("web1", &[])]);
+        let waves = Waves::of(&release);
         assert_eq!(told(&waves), ["db1"]);
         assert_eq!((waves.wave_of(&"web1".parse().unwrap()), waves.unknown().len()), (None, 0));
     }
