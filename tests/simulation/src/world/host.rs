@@ -161,7 +161,10 @@ impl World {
             (self.quiet_rounds, self.approved) = (0, self.now);
             return;
         }
-        self.quiet_rounds += u32::from(quiet && boundary.is_none());
+        match boundary {
+            Some(_) => self.quiet_rounds = 0,
+            None => self.quiet_rounds += u32::from(quiet),
+        }
         self.wake_by(if busy { boundary.unwrap_or(round).min(round) } else { boundary.unwrap_or(round) });
     }
 
