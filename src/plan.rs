@@ -179,6 +179,7 @@ fn boundary(decision: &Decision) -> Option<Timestamp> {
             | Hold::WaveLimit { .. }
             | Hold::RebootOverdue { .. }
             | Hold::RebootFailed { .. }
+            | Hold::Unseen { .. }
             | Hold::RebootTurn { .. }
             | Hold::InFlightLimit { .. }
             | Hold::Elsewhere { .. }

@@ -25,7 +25,7 @@ use crate::model::hook::HookPolicy;
 use crate::model::intent::Intent;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
-use crate::model::observed::{Begun, Observed, Stage};
+use crate::model::observed::{Begun, FirstLook, Observed, Stage};
 use crate::model::progress::WaveView;
 use crate::model::release::{Progress, Release};
 use crate::model::snapshot::NodeView;
@@ -59,6 +59,7 @@ pub struct Reconciler {
     intent: Arc<Intent>,
     views: BTreeMap<NodeName, Arc<NodeView>>,
     waves: Vec<WaveView>,
+    first_look: FirstLook,
 }
 
 /// What a controller leaves to its successor, beside the release in force.
@@ -97,6 +98,7 @@ impl Reconciler {
             intent: Arc::default(),
             views: BTreeMap::new(),
             waves: Vec::new(),
+            first_look: FirstLook::Open,
         }
     }
 
@@ -170,6 +172,9 @@ impl Reconciler {
         self.actions.forget_attempts_except(release);
         let actions = &self.actions;
         let (look, due) = self.lookout.due(|name| actions.contains(name), steady);
+        if self.looked_at_all(release) {
+            self.first_look = FirstLook::Over;
+        }
         self.actions.settle(&self.lookout.seen(), wall);
         let plan = crate::plan::plan(release, &self.observed(), &self.intent, wall);
         let mut start = Vec::new();
@@ -203,6 +208,7 @@ impl Reconciler {
             hook_failures: self.actions.hook_failures().clone(),
             hooks: self.hooks,
             begun: self.actions.begun().clone(),
+            first_look: self.first_look,
         }
     }
 

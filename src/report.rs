@@ -259,6 +259,7 @@ fn after_hold(name: &NodeName, hold: &Hold) -> String {
         Hold::Window { until: Some(until), .. } => format!("It is looked at again at {}.", clock(*until)),
         Hold::Window { until: None, .. } => "Nothing while the deployment's windows stay shut.".into(),
         Hold::After { node } => format!("Its turn comes after {node}."),
+        Hold::Unseen { node } => format!("It goes on when {node} was looked at."),
         Hold::Unavailable { .. } | Hold::WaveLimit { .. } | Hold::RebootTurn { .. } => {
             "Its turn comes when another node of its wave is done.".into()
         }

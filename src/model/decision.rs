@@ -201,6 +201,11 @@ pub enum Hold {
         /// What became of it.
         why: String,
     },
+    /// A node on which the release may have failed was not looked at yet, since the controller started.
+    Unseen {
+        /// Which.
+        node: NodeName,
+    },
     /// A calendar says not now.
     Window {
         /// Which window.
@@ -282,7 +287,7 @@ pub enum Hold {
 
 impl Hold {
     /// Every reason's word, for metrics that must exist at 0.
-    pub const REASONS: [&'static str; 35] = [
+    pub const REASONS: [&'static str; 36] = [
         "no-host",
         "not-observed",
         "unreachable",
@@ -304,6 +309,7 @@ impl Hold {
         "wave",
         "soak",
         "halted",
+        "unseen",
         "window",
         "after",
         "unavailable",
@@ -346,6 +352,7 @@ impl Hold {
             Self::Wave { .. } => "wave",
             Self::Soak { .. } => "soak",
             Self::Halted { .. } => "halted",
+            Self::Unseen { .. } => "unseen",
             Self::Window { .. } => "window",
             Self::After { .. } => "after",
             Self::Unavailable { .. } => "unavailable",

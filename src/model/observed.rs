@@ -42,6 +42,20 @@ pub struct Observed {
     /// What this controller or its predecessor began on a node and has not seen end well for long enough.
     #[serde(default)]
     pub begun: BTreeMap<NodeName, Begun>,
+    /// Whether this controller has looked at every node once.
+    #[serde(default)]
+    pub first_look: FirstLook,
+}
+
+/// Whether a controller has looked at every node of a release once since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FirstLook {
+    /// Some are still to be looked at.
+    Open,
+    /// All were. For good: a node that is added later is another matter.
+    #[default]
+    Over,
 }
 
 /// Something that was begun on a node. A node that falls silent after it cannot say whether that was its end; kept in the

@@ -3,9 +3,9 @@
 //!
 //! | what is to be done | waits for |
 //! |---|---|
-//! | a new system | the waves before, their soaking, approval, `after`, windows, room |
+//! | a new system | a first look at all that may have failed, the waves before, their soaking, approval, `after`, windows, room |
 //! | healing, back to a system that the node had | windows, room |
-//! | a reboot | a halt, windows, its turn, room |
+//! | a reboot | a halt, that look, windows, its turn, room |
 //! | taking a failed release back | room |
 //! | the proof of what was booted once | room |
 //! | a switch that waits for its verdict | nothing |
@@ -23,9 +23,9 @@ use crate::model::decision::{Action, Decision, Hold, Purpose};
 use crate::model::intent::Intent;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
-use crate::model::observed::Observed;
+use crate::model::observed::{FirstLook, Observed};
 use crate::model::progress::{WavePhase, WaveView};
-use crate::model::release::{NodeRelease, Release};
+use crate::model::release::{NodeRelease, Progress, Release};
 use crate::model::rollout::{OnFailure, Wave};
 
 /// How far the release is, for those who wait.
@@ -36,6 +36,8 @@ pub struct Gate<'a> {
     waves: &'a Waves<'a>,
     standings: BTreeMap<&'a NodeName, Standing>,
     rows: Vec<Row<'a>>,
+    /// Nodes that nobody has looked at since the controller started: the release may have failed on them.
+    unseen: Vec<&'a NodeName>,
 }
 
 /// One wave.
@@ -70,7 +72,12 @@ impl<'a> Gate<'a> {
         };
         let standings = release.nodes.iter().zip(decisions.values()).map(stand).collect();
         let rows = rows(release, waves, &standings);
-        Self { release, intent, time, waves, standings, rows }
+        let unseen = |(name, node): (&'a NodeName, &NodeRelease)| {
+            let known = observed.nodes.contains_key(name) || observed.in_flight.contains_key(name);
+            (!known && may_be_seen(node, observed.first_look)).then_some(name)
+        };
+        let unseen = release.nodes.iter().filter_map(unseen).collect();
+        Self { release, intent, time, waves, standings, rows, unseen }
     }
 
     /// Whether what the release has changed is taken back.
@@ -93,13 +100,16 @@ impl<'a> Gate<'a> {
             Action::Deploy { purpose: Purpose::Heal, .. } => self.window(name, spec),
             Action::Deploy { purpose: Purpose::Release, .. } => self
                 .halted(wave)
+                .or_else(|| self.unseen(wave))
                 .or_else(|| self.earlier(wave))
                 .or_else(|| self.approval(name, spec, wave))
                 .or_else(|| self.after(name, spec))
                 .or_else(|| self.window(name, spec)),
-            Action::Reboot { .. } => {
-                self.halted(wave).or_else(|| self.window(name, spec)).or_else(|| self.reboot_window(spec))
-            }
+            Action::Reboot { .. } => self
+                .halted(wave)
+                .or_else(|| self.unseen(wave))
+                .or_else(|| self.window(name, spec))
+                .or_else(|| self.reboot_window(spec)),
         }
     }
 
@@ -120,6 +130,17 @@ impl<'a> Gate<'a> {
             }
         };
         Some(Hold::Halted { wave: number + 1, node, why })
+    }
+
+    /// What failed before a restart has to be seen before anything goes on.
+    fn unseen(&self, wave: Option<usize>) -> Option<Hold> {
+        let counts = |name: &NodeName| match (self.release.rollout.on_failure, wave, self.waves.wave_of(name))
+        {
+            (OnFailure::Halt, Some(own), Some(its)) => its <= own,
+            (OnFailure::Halt | OnFailure::Rollback, _, _) => true,
+        };
+        let node = self.unseen.iter().find(|name| counts(name))?;
+        Some(Hold::Unseen { node: (*node).clone() })
     }
 
     fn earlier(&self, wave: Option<usize>) -> Option<Hold> {
@@ -239,6 +260,24 @@ impl<'a> Gate<'a> {
             phase: phase(number, row),
         };
         self.rows.iter().enumerate().map(view).collect()
+    }
+}
+
+/// Whether it will be looked at soon. Of a node that is declared anew nobody need know before its declaration; while the
+/// controller has not looked at all of them once, it may be one that had the release.
+fn may_be_seen(node: &NodeRelease, first_look: FirstLook) -> bool {
+    match (&node.spec, &node.progress, first_look) {
+        (Some(spec), ..) => spec.host.is_some(),
+        (None, Progress::Evaluating, FirstLook::Open) => true,
+        (
+            None,
+            Progress::Evaluating
+            | Progress::NotEvaluated { .. }
+            | Progress::Building
+            | Progress::NotBuilt { .. }
+            | Progress::Built,
+            FirstLook::Open | FirstLook::Over,
+        ) => false,
     }
 }
 

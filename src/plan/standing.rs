@@ -194,6 +194,7 @@ fn by_hold(hold: &Hold, spec: &NodeSpec, state: &NodeState) -> Option<Standing> 
         | Hold::WaveLimit { .. }
         | Hold::Rebooting { .. }
         | Hold::RebootOverdue { .. }
+        | Hold::Unseen { .. }
         | Hold::RebootTurn { .. }
         | Hold::InFlightLimit { .. }
         | Hold::Elsewhere { .. }

@@ -212,6 +212,7 @@ pub fn state_word(decision: &Decision) -> State {
             | Hold::After { .. }
             | Hold::Unavailable { .. }
             | Hold::WaveLimit { .. }
+            | Hold::Unseen { .. }
             | Hold::RebootTurn { .. }
             | Hold::InFlightLimit { .. } => State::Held,
             Hold::Unreachable { .. } => State::Unreachable,

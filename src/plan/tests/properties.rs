@@ -215,6 +215,8 @@ proptest! {
     ) {
         let cases = named(cases);
         let world = world(&cases, limit);
+        // What was never looked at is waited for.
+        prop_assume!(world.release.nodes.keys().all(|name| world.observed.nodes.contains_key(name)));
         let plan = world.plan();
         let mut without = world.clone();
         without.release.nodes.retain(|name, node| {

@@ -134,6 +134,7 @@ fn hold_sentence(hold: &Hold, subject: &Subject<'_>) -> String {
         Hold::RebootFailed { error } => {
             format!("{}; tried again with a new system or `driftless retry {name}`", quote(error))
         }
+        Hold::Unseen { node } => format!("waits for a first look at {node}"),
         Hold::RebootTurn { node } => format!("is rebooted after {node}"),
         Hold::Elsewhere { at, error } => {
             format!("answers at {at}, not where it is declared: {}", quote(last_line(error)))

@@ -128,6 +128,7 @@ impl Rest<'_> {
             | Hold::Soak { .. }
             | Hold::WaveLimit { .. }
             | Hold::Rebooting { .. }
+            | Hold::Unseen { .. }
             | Hold::RebootTurn { .. }
             | Hold::InFlightLimit { .. } => Err("that ends by itself".into()),
             Hold::WrongMachine { .. }
