@@ -4,6 +4,9 @@
 //! A schedule follows from its seed alone. `DRIFTLESS_SIMULATION_SCHEDULES` says how many are run (100 000), from the seed
 //! `DRIFTLESS_SIMULATION_FIRST` on; `DRIFTLESS_SIMULATION_SEED` replays one, and prints what happened in it.
 
+// What is made up here is right or the simulation is wrong: then it shall stop. It asks only for what it plays.
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
+
 mod chance;
 mod gate;
 mod judge;

@@ -103,7 +103,7 @@ impl World {
             controller.reconciler.pass(&release)
         };
         self.judge.follow(&release);
-        if self.trace.is_on() || self.passes % 64 == 0 {
+        if self.trace.is_on() || self.passes.is_multiple_of(64) {
             controller.reconciler.show(&release, &orders.plan);
             self.trace.show(self.now, controller.reconciler.views());
         }
