@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(took(2, None), []);
         assert_eq!(took(3, Some("status 500")), []);
         let failing = FailingCheck { name: "http web".into(), output: "status 502".into(), since: at(3) };
-        assert_eq!(took(4, Some("status 502")), [failing.clone()]);
+        assert_eq!(took(4, Some("status 502")), std::slice::from_ref(&failing));
         assert_eq!(took(5, Some("status 502")), [failing], "since the first");
         assert_eq!(took(6, None), []);
     }

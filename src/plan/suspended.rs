@@ -169,8 +169,8 @@ mod tests {
         intent.suspensions.insert(id(2), suspension("web2", None));
         let written = SuspensionMark { reason: "all of @web".into(), ..mark(1, Some(at("13:00"))) };
         assert_eq!(changes(&intent, &[mark(9, None)], "12:00"), [MarkChange::Write(written.clone())]);
-        assert_eq!(changes(&intent, &[written.clone()], "12:00"), []);
-        assert_eq!(changes(&intent, &[written.clone()], "13:00"), [MarkChange::Remove(id(1))]);
+        assert_eq!(changes(&intent, std::slice::from_ref(&written), "12:00"), []);
+        assert_eq!(changes(&intent, std::slice::from_ref(&written), "13:00"), [MarkChange::Remove(id(1))]);
         assert_eq!(
             changes(&intent, &[written.clone(), mark(2, None)], "12:00"),
             [MarkChange::Remove(id(2))],

@@ -321,7 +321,7 @@ mod tests {
             json!({ "effect": "deny", "from": "2026-12-20", "until": "2027-01-02", "timeZone": "UTC" }),
         );
         assert_eq!(
-            one(&[freeze.clone()], "2026-11-28T12:00:00Z"),
+            one(std::slice::from_ref(&freeze), "2026-11-28T12:00:00Z"),
             (true, Some(at("2026-12-20T00:00:00Z")), None)
         );
         let by = Some("deny 2026-12-20 to 2027-01-02 UTC".into());

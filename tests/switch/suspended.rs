@@ -6,7 +6,7 @@ use super::Bench;
 
 fn mark(random: u32, reason: &str) -> SuspensionMark {
     let now: jiff::Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
-    let until = (random % 2 == 0).then(|| now + jiff::SignedDuration::from_hours(2));
+    let until = random.is_multiple_of(2).then(|| now + jiff::SignedDuration::from_hours(2));
     let (id, by) = (SuspensionId::new(now, random), "alice@laptop as root".to_owned());
     SuspensionMark { id, by, reason: reason.into(), until }
 }
@@ -32,7 +32,7 @@ async fn marks_are_read_back_as_they_were_written_and_go_one_by_one() {
     assert_eq!(marks().await, [two.clone(), one.clone()]);
     node.unmark_suspended(&two.id).await.unwrap();
     node.unmark_suspended(&two.id).await.unwrap();
-    assert_eq!(marks().await, [one.clone()]);
+    assert_eq!(marks().await, std::slice::from_ref(&one));
     // Anybody may read it, and nobody but root may write it.
     let mode = bench.machine.enter(&format!("stat -c '%U %a' {FILE}")).unwrap().stdout;
     assert_eq!(mode.trim(), "root 644");
@@ -40,7 +40,7 @@ async fn marks_are_read_back_as_they_were_written_and_go_one_by_one() {
     node.close().await;
     let node = bench.node(&bench.first, |_| {});
     let marks = async || node.observe(deadline).await.unwrap().suspended;
-    assert_eq!(marks().await, [one.clone()], "it outlives a boot");
+    assert_eq!(marks().await, std::slice::from_ref(&one), "it outlives a boot");
     node.unmark_suspended(&one.id).await.unwrap();
     assert_eq!(marks().await, []);
     assert!(!bench.machine.path(FILE).exists());
