@@ -9,7 +9,7 @@
 //!                                                                              ▼
 //!  nodes ──────────────── node: one read of each ───────────────▶ Observed ─▶ plan() ─▶ one Decision per node
 //!                                                                              ▲               │
-//!  clock ──────────────────────────────────────────────────────────────────────┘               │ Decision::Act
+//!  clock · intent: what people said ─────────────────────────────────────────────┘               │ Decision::Act
 //!                                                                                              ▼
 //!       status · plan · report · JSON · page · metrics ◀── Snapshot ◀─────────────── the node's own switch
 //!                                                                      copy ▸ start ▸ test ▸ contact ▸ health ▸ commit
@@ -28,8 +28,9 @@
 //!    or build keeps its last good system in it.
 //! 4. [`node`] asks each machine what it is: [`model::observed::NodeState`], with the [journal](model::journal) that the
 //!    machine keeps of its own switches. Nothing that can be seen there is remembered here.
-//! 5. [`plan::plan`] takes these two and the time, and answers with one [`model::decision::Decision`] for each node: in
-//!    sync, in flight, act, or hold with a typed reason. The order of its questions is at the top of the file.
+//! 5. [`plan::plan`] takes these two, what [people want](model::intent) and the time, and answers with one
+//!    [`model::decision::Decision`] for each node: in sync, in flight, act, or hold with a typed reason. The order of its
+//!    questions is at the top of the file; waves, windows and limits come last ([`plan::gate`], [`plan::room`]).
 //! 6. [`node::Node::deploy`] does what an [`model::decision::Action`] says: copies the closure and hands over to
 //!    `src/node/switch.sh`, [which runs on the node](node::SWITCH_SH). The node tries the system, waits for proof that it
 //!    can still be reached, waits for the verdict of the health checks, and only then makes it the boot default. Without
