@@ -1,6 +1,6 @@
 //! Evaluation of a fleet with real Nix: results that stream, the memory that is shared, what is read, what may be known.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use assert_cmd::Command;
 use driftless::nix::Order;
@@ -24,9 +24,10 @@ impl Gate {
     /// Lets one evaluation through that waits here; returns when it does.
     async fn open(&self) {
         let path = self.0.clone();
-        let write =
-            move || fs::OpenOptions::new().write(true).open(path).unwrap().write_all(b"open").unwrap();
-        tokio::task::spawn_blocking(write).await.unwrap();
+        let write = move || fs::OpenOptions::new().write(true).open(&path).unwrap().write_all(b"open");
+        // Nix may open it, look at what it is and close it before it reads.
+        let until_read = move || while write().is_err_and(|error| error.kind() == ErrorKind::BrokenPipe) {};
+        tokio::task::spawn_blocking(until_read).await.unwrap();
     }
 }
 
