@@ -63,20 +63,20 @@ impl<'a> Gate<'a> {
         decisions: &BTreeMap<NodeName, Decision>,
     ) -> Self {
         let mut seen = observed.nodes.iter().peekable();
+        let mut unseen = Vec::new();
         let stand = |((name, node), decision): ((&'a NodeName, &NodeRelease), &Decision)| {
             while seen.next_if(|(other, _)| *other < name).is_some() {}
             let observation = seen.next_if(|(other, _)| *other == name).map(|(_, seen)| &**seen);
+            let known = observation.is_some() || observed.in_flight.contains_key(name);
+            if !known && may_be_seen(node, observed.first_look) {
+                unseen.push(name);
+            }
             let stands =
                 standing::standing(release, (observed, intent, time), (name, node), observation, decision);
             (name, stands)
         };
         let standings = release.nodes.iter().zip(decisions.values()).map(stand).collect();
         let rows = rows(release, waves, &standings);
-        let unseen = |(name, node): (&'a NodeName, &NodeRelease)| {
-            let known = observed.nodes.contains_key(name) || observed.in_flight.contains_key(name);
-            (!known && may_be_seen(node, observed.first_look)).then_some(name)
-        };
-        let unseen = release.nodes.iter().filter_map(unseen).collect();
         Self { release, intent, time, waves, standings, rows, unseen }
     }
 
@@ -286,24 +286,34 @@ fn rows<'a>(
     waves: &'a Waves<'a>,
     standings: &BTreeMap<&'a NodeName, Standing>,
 ) -> Vec<Row<'a>> {
-    let row = |(number, wave): (usize, &'a Wave)| {
-        let mut row =
-            Row { wave, nodes: 0, done: 0, failed: Vec::new(), open: None, soaked: None, halted: false };
-        for name in waves.nodes(number) {
-            row.nodes += 1;
-            match standings.get(name) {
-                Some(Standing::Done { since }) => {
-                    row.done += 1;
-                    let soaked = since.map(|since| super::later(since, wave.soak));
-                    row.soaked = row.soaked.max(soaked.filter(|_| !wave.soak.is_zero()));
-                }
-                Some(Standing::Unwell | Standing::Open) => row.open = row.open.or(Some(name)),
-                Some(Standing::Failed { .. }) => row.failed.push(name),
-                Some(Standing::Passed) | None => {}
-            }
-        }
-        row.halted = row.failed.len() > wave.max_failures.of(row.nodes);
-        row
+    let empty = |wave: &'a Wave| Row {
+        wave,
+        nodes: 0,
+        done: 0,
+        failed: Vec::new(),
+        open: None,
+        soaked: None,
+        halted: false,
     };
-    release.rollout.waves.iter().enumerate().map(row).collect()
+    let mut rows: Vec<Row<'a>> = release.rollout.waves.iter().map(empty).collect();
+    // Both are in the order of names: no search for any of them.
+    for ((name, standing), place) in standings.iter().zip(waves.places()) {
+        let Some(row) = place.and_then(|place| rows.get_mut(place)) else { continue };
+        row.nodes += 1;
+        match standing {
+            Standing::Done { since } => {
+                row.done += 1;
+                let soak = row.wave.soak;
+                let soaked = since.filter(|_| !soak.is_zero()).map(|since| super::later(since, soak));
+                row.soaked = row.soaked.max(soaked);
+            }
+            Standing::Unwell | Standing::Open => row.open = row.open.or(Some(name)),
+            Standing::Failed { .. } => row.failed.push(name),
+            Standing::Passed => {}
+        }
+    }
+    for row in &mut rows {
+        row.halted = row.failed.len() > row.wave.max_failures.of(row.nodes);
+    }
+    rows
 }

@@ -74,34 +74,48 @@ impl<'a> Room<'a> {
         waves: &'a Waves<'a>,
         decisions: &BTreeMap<NodeName, Decision>,
     ) -> Self {
-        let attaching = |name: &NodeName| {
-            matches!(decisions.get(name), Some(Decision::Act { action: Action::Attach { .. } }))
-        };
-        let attached = decisions.keys().filter(|name| attaching(name)).count();
+        let is_attach =
+            |decision: &Decision| matches!(decision, Decision::Act { action: Action::Attach { .. } });
+        let attached: Vec<&NodeName> =
+            decisions.iter().filter(|(_, decision)| is_attach(decision)).map(|(name, _)| name).collect();
         let limit = release.rollout.max_in_flight;
         let most = usize::try_from(limit).unwrap_or(usize::MAX);
-        let left = most.saturating_sub(observed.in_flight.len()).saturating_sub(attached);
-        let wave_room = |(number, wave): (usize, &'a Wave)| {
-            let mut room =
-                WaveRoom { wave, nodes: 0, worked_on: 0, unavailable: BTreeSet::new(), rebooting: None };
-            for name in waves.nodes(number) {
-                room.nodes += 1;
-                let flight = observed.in_flight.get(name);
-                let worked_on = flight.is_some() || attaching(name);
-                room.worked_on += usize::from(worked_on);
-                if flight.is_some_and(|flight| flight.stage == Stage::Rebooting) {
-                    room.rebooting = Some(name);
-                }
-                let seen = observed.nodes.get(name).map(|seen| &**seen);
-                let spec = release.nodes.get(name).and_then(|node| node.spec.as_deref());
-                if worked_on || spec.is_some_and(|spec| is_unavailable(spec, seen)) {
-                    room.unavailable.insert(name);
-                }
-            }
-            room
+        let left = most.saturating_sub(observed.in_flight.len()).saturating_sub(attached.len());
+        let empty = |(number, wave): (usize, &'a Wave)| WaveRoom {
+            wave,
+            nodes: waves.nodes(number).len(),
+            worked_on: 0,
+            unavailable: BTreeSet::new(),
+            rebooting: None,
         };
-        let waves = release.rollout.waves.iter().enumerate().map(wave_room).collect();
-        Self { limit, left, waves }
+        let mut room =
+            Self { limit, left, waves: release.rollout.waves.iter().enumerate().map(empty).collect() };
+        for name in observed.in_flight.keys().chain(attached) {
+            // Only what is declared is in a wave.
+            let (Some(row), Some((name, _))) = (
+                waves.wave_of(name).and_then(|wave| room.waves.get_mut(wave)),
+                release.nodes.get_key_value(name),
+            ) else {
+                continue;
+            };
+            row.worked_on += 1;
+            row.unavailable.insert(name);
+            let stage = observed.in_flight.get(name).map(|flight| &flight.stage);
+            if stage == Some(&Stage::Rebooting) {
+                row.rebooting = Some(name);
+            }
+        }
+        for (number, row) in
+            room.waves.iter_mut().enumerate().filter(|(_, row)| row.wave.max_unavailable.is_some())
+        {
+            let down = |name: &&NodeName| {
+                let spec = release.nodes.get(*name).and_then(|node| node.spec.as_deref());
+                let seen = observed.nodes.get(*name).map(|seen| &**seen);
+                spec.is_some_and(|spec| is_unavailable(spec, seen))
+            };
+            row.unavailable.extend(waves.nodes(number).filter(down));
+        }
+        room
     }
 
     fn take(&mut self, name: &'a NodeName, wave: Option<usize>, manner: Manner) -> Result<(), Hold> {

@@ -12,6 +12,8 @@ pub struct Waves<'a> {
     /// By name, as they came.
     waves: Vec<Vec<&'a NodeName>>,
     of: BTreeMap<&'a NodeName, usize>,
+    /// The wave of each node, as they came.
+    places: Vec<Option<usize>>,
     unknown: BTreeSet<&'a NodeName>,
 }
 
@@ -30,21 +32,24 @@ impl<'a> Waves<'a> {
         nodes: impl Iterator<Item = (&'a NodeName, Option<&'a BTreeSet<Tag>>)>,
     ) -> Self {
         let (mut waves, mut unknown) = (vec![Vec::new(); declared.len()], BTreeSet::new());
-        let wave = |(name, tags): (&'a NodeName, Option<&BTreeSet<Tag>>)| {
+        let (mut of, mut places) = (Vec::new(), Vec::new());
+        for (name, tags) in nodes {
             let mut asked = declared.iter().map(|wave| wave.on.means(name, tags)).enumerate();
-            match asked.find(|(_, meant)| *meant != Some(false))? {
-                (index, Some(_)) => {
+            let place = match asked.find(|(_, meant)| *meant != Some(false)) {
+                Some((index, Some(_))) => {
                     waves[index].push(name);
-                    Some((name, index))
+                    of.push((name, index));
+                    Some(index)
                 }
-                (_, None) => {
+                Some((_, None)) => {
                     unknown.insert(name);
                     None
                 }
-            }
-        };
-        let of = nodes.filter_map(wave).collect();
-        Self { waves, of, unknown }
+                None => None,
+            };
+            places.push(place);
+        }
+        Self { waves, of: of.into_iter().collect(), places, unknown }
     }
 
     /// How many there are.
@@ -62,9 +67,14 @@ impl<'a> Waves<'a> {
         self.of.get(name).copied()
     }
 
+    /// The wave of each node, in the order in which they were given.
+    pub fn places(&self) -> &[Option<usize>] {
+        &self.places
+    }
+
     /// The nodes of a wave, by name.
-    pub fn nodes(&self, index: usize) -> impl Iterator<Item = &'a NodeName> {
-        self.waves.get(index).into_iter().flatten().copied()
+    pub fn nodes(&self, index: usize) -> impl ExactSizeIterator<Item = &'a NodeName> {
+        self.waves.get(index).map_or(&[][..], Vec::as_slice).iter().copied()
     }
 
     /// The nodes whose wave depends on tags that are not known: they never evaluated.
