@@ -199,3 +199,44 @@ fn a_reboot_that_never_returns_halts_the_rollout_and_is_not_repeated() {
     fleet.wait_in_sync(&mended, SOON).unwrap();
     assert_eq!(switches(&fleet, "n2"), 1);
 }
+
+#[test]
+fn windows_order_and_limits_hold_real_nodes_and_a_person_may_open_a_window() {
+    let mut fleet = fleet(&["n1", "n2", "n3"]);
+    let first = rollout(&fleet, "first", "", |_| text("one"));
+    fleet.start().unwrap();
+    fleet.wait_in_sync(&first, SOON).unwrap();
+    let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let (from, until) = (today.yesterday().unwrap(), today.tomorrow().unwrap());
+    let shut = format!(
+        "rollout.windows = [ {{ effect = \"deny\"; from = \"{from}\"; until = \"{until}\"; timeZone = \"UTC\"; }} ];"
+    );
+    let second = rollout(&fleet, "in a freeze", &shut, |name| {
+        format!("{} {}", text("two"), if name == "n1" { "after = [ \"n2\" ];" } else { "" })
+    });
+    let held = |seen: &Value| {
+        ["n2", "n3"].iter().all(|name| is(&seen["nodes"][name], "hold", "window"))
+            && is(&seen["nodes"]["n1"], "hold", "after")
+    };
+    let seen = still(&mut fleet, "all are held", held);
+    let why = seen["nodes"]["n2"]["why"].as_str().unwrap();
+    assert!(why.contains(&format!("not now (deny {from} to {until}")), "{why}");
+    let opened = fleet.driftless(&["override", "*", "--reason", "a hole", "--for", "1h"]).unwrap();
+    assert!(opened.success(), "{opened:?}");
+    let seen = fleet.wait_in_sync(&second, SOON).unwrap();
+    let last = |name: &str, what: &str| {
+        let journal = seen["nodes"][name]["observation"]["state"]["journal"].as_array().unwrap();
+        journal.last().unwrap()[what].as_str().unwrap().to_owned()
+    };
+    assert!(last("n1", "started") >= last("n2", "finished"), "{seen:#}");
+
+    // One may be down, and one is.
+    fleet.nodes["n3"].power_off().unwrap();
+    fleet.wait("n3 is silent", SOON, |seen| seen["nodes"]["n3"]["state"] == "unreachable").unwrap();
+    let one = "rollout.waves = [ { on = \"*\"; maxUnavailable = \"34%\"; } ];";
+    let third = rollout(&fleet, "third", one, |_| text("three"));
+    let held = |seen: &Value| ["n1", "n2"].iter().all(|name| is(&seen["nodes"][name], "hold", "unavailable"));
+    fleet.wait("no other is taken away", SOON, held).unwrap();
+    fleet.nodes["n3"].start().unwrap();
+    fleet.wait_in_sync(&third, SOON).unwrap();
+}
