@@ -373,3 +373,40 @@ fn grub_is_told_to_boot_once_only_where_it_can_forget_it_again() {
     let said = ask(&format!("{fake}\n if can_boot_once; then echo can; else echo cannot; fi"));
     assert_eq!(said.trim(), "cannot");
 }
+
+#[tokio::test]
+async fn an_order_to_reboot_is_remembered_over_the_reboot_until_failures_are_forgiven() {
+    let bench = Bench::new("first");
+    let boots = bench.machine.boot_count();
+    let before = seen(&bench).await;
+    assert_eq!(before.reboot, None);
+    let node = bench.node(&bench.first, |_| {});
+    let old = "00000000-0000-4000-8000-000000000000".parse().unwrap();
+    assert!(node.reboot(&old, Some(&bench.first)).await.is_err(), "another boot than the one that was seen");
+    // It may be gone before it has said so.
+    let _ = node.reboot(&before.boot_id, Some(&bench.first)).await;
+    node.close().await;
+    bench.machine.wait_for_boot(boots + 1).unwrap();
+    let after = seen(&bench).await;
+    assert_ne!(after.boot_id, before.boot_id);
+    let order = after.reboot.unwrap();
+    assert_eq!((order.boot, order.toplevel), (before.boot_id, bench.first.clone()));
+    let node = bench.node(&bench.first, |_| {});
+    node.forgive().await.unwrap();
+    node.close().await;
+    assert_eq!(seen(&bench).await.reboot, None);
+}
+
+#[tokio::test]
+async fn a_switch_to_another_kernel_becomes_a_boot_where_the_node_may_be_rebooted() {
+    let bench = Bench::new("first");
+    let may_reboot: Tune = |spec| spec.reboot.policy = driftless::model::node::RebootPolicy::WhenRequired;
+    for system in [System::new("kernel").kernel("6.9.1"), System::new("interface").init_interface("3")] {
+        let (system, ended) = bench.deploy_with(&system, may_reboot, Goal::Switch).await;
+        bench.assert_outcome(&ended.unwrap(), Outcome::Staged, None).await;
+        bench.assert_as_before();
+        assert_eq!(seen(&bench).await.staged, Some(system));
+    }
+    let (_, ended) = bench.deploy_with(&System::new("same kernel"), may_reboot, Goal::Switch).await;
+    bench.assert_outcome(&ended.unwrap(), Outcome::Succeeded, None).await;
+}
