@@ -67,6 +67,7 @@ use crate::model::release::{NodeRelease, Release};
 use gate::Gate;
 use plan_time::PlanTime;
 use question::Question;
+use standing::Member;
 use waves::Waves;
 
 /// How the `asker` of every switch begins that a controller started by itself.
@@ -78,15 +79,15 @@ const ATTACH_AGAIN: Duration = Duration::from_secs(2);
 /// Decides the one thing to do next, or why not, for every node of the release.
 pub fn plan(release: &Release, observed: &Observed, intent: &Intent, now: Timestamp) -> Plan {
     let time = PlanTime::at(now);
-    let mut decisions = each(release, observed, intent, now);
+    let (mut decisions, members) = each(release, observed, intent, &time);
     let waves = Waves::of(release);
-    let gate = Gate::new(release, observed, (intent, &time), &waves, &decisions);
+    let gate = Gate::new(release, (intent, &time), &waves, members);
     if gate.takes_back() {
         take_back(release, (observed, intent), now, &mut decisions);
     }
-    for (name, decision) in &mut decisions {
+    for ((node, decision), wave) in release.nodes.iter().zip(decisions.values_mut()).zip(waves.places()) {
         if let Decision::Act { action } = decision
-            && let Some(hold) = gate.hold(name, action)
+            && let Some(hold) = gate.hold(node, *wave, action)
         {
             *decision = hold.into();
         }
@@ -97,17 +98,19 @@ pub fn plan(release: &Release, observed: &Observed, intent: &Intent, now: Timest
     Plan { waves: gate.view(), decisions, look_again_at }
 }
 
-/// What would be done about each node, were it alone.
-fn each(
-    release: &Release,
+/// What would be done about each node, were it alone, and where that leaves it for the others. Both are asked while the node
+/// is at hand: with ten thousand of them, reading their states is what costs.
+fn each<'a>(
+    release: &'a Release,
     observed: &Observed,
     intent: &Intent,
-    now: Timestamp,
-) -> BTreeMap<NodeName, Decision> {
+    time: &PlanTime,
+) -> (BTreeMap<NodeName, Decision>, Vec<Member<'a>>) {
     let incomplete = target::incomplete(release);
     // Both maps are in the order of names: one walk over each, instead of a search for every node.
     let mut seen = observed.nodes.iter().peekable();
-    let decide = |(name, node): (&NodeName, &NodeRelease)| {
+    let mut members = Vec::with_capacity(release.nodes.len());
+    let decide = |(name, node): (&'a NodeName, &NodeRelease)| {
         while seen.next_if(|(other, _)| *other < name).is_some() {}
         let observation = seen.next_if(|(other, _)| *other == name).map(|(_, observation)| &**observation);
         let question = Question {
@@ -118,11 +121,19 @@ fn each(
             observed,
             intent,
             heal_after: release.rollout.heal_after,
-            now,
+            now: time.now(),
         };
-        (name.clone(), question.answer())
+        let decision = question.answer();
+        members.push(standing::member(
+            release,
+            (observed, intent, time),
+            (name, node),
+            observation,
+            &decision,
+        ));
+        (name.clone(), decision)
     };
-    release.nodes.iter().map(decide).collect()
+    (release.nodes.iter().map(decide).collect(), members)
 }
 
 /// The release failed: what it has changed goes back to what it was before.

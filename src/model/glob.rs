@@ -12,26 +12,30 @@ pub fn matches(pattern: &str, text: &str) -> bool {
     if !is_pattern(pattern) {
         return pattern == text;
     }
-    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
-    let (mut p, mut t) = (0, 0);
-    // The newest `*` and the text it was tried against: the only place worth going back to.
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        if pattern.get(p) == Some(&'*') {
-            star = Some((p, t));
-            p += 1;
-        } else if pattern.get(p).is_some_and(|c| *c == '?' || *c == text[t]) {
-            p += 1;
-            t += 1;
-        } else if let Some((star_p, star_t)) = star {
-            p = star_p + 1;
-            t = star_t + 1;
-            star = Some((star_p, t));
-        } else {
-            return false;
+    let (mut pattern, mut text) = (pattern.chars(), text.chars());
+    // What follows the newest `*`, and the text it was tried against: the only place worth going back to.
+    let mut star = None;
+    while let Some(next) = text.clone().next() {
+        match pattern.clone().next() {
+            Some('*') => {
+                pattern.next();
+                if pattern.as_str().is_empty() {
+                    return true;
+                }
+                star = Some((pattern.clone(), text.clone()));
+            }
+            Some(c) if c == '?' || c == next => {
+                pattern.next();
+                text.next();
+            }
+            Some(_) | None => {
+                let Some((after, from)) = &mut star else { return false };
+                from.next();
+                (pattern, text) = (after.clone(), from.clone());
+            }
         }
     }
-    pattern[p..].iter().all(|c| *c == '*')
+    pattern.all(|c| c == '*')
 }
 
 #[cfg(test)]

@@ -10,22 +10,19 @@
 //! | the proof of what was booted once | room |
 //! | a switch that waits for its verdict | nothing |
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 
 use super::approval;
 use super::plan_time::PlanTime;
-use super::standing::{self, Standing};
+use super::standing::{Member, Standing};
 use super::waves::Waves;
 use super::windows;
-use crate::model::decision::{Action, Decision, Hold, Purpose};
+use crate::model::decision::{Action, Hold, Purpose};
 use crate::model::intent::Intent;
 use crate::model::name::NodeName;
 use crate::model::node::NodeSpec;
-use crate::model::observed::{FirstLook, Observed};
 use crate::model::progress::{WavePhase, WaveView};
-use crate::model::release::{NodeRelease, Progress, Release};
+use crate::model::release::{NodeRelease, Release};
 use crate::model::rollout::{OnFailure, Wave};
 
 /// How far the release is, for those who wait.
@@ -34,10 +31,9 @@ pub struct Gate<'a> {
     intent: &'a Intent,
     time: &'a PlanTime,
     waves: &'a Waves<'a>,
-    standings: BTreeMap<&'a NodeName, Standing>,
-    rows: Vec<Row<'a>>,
-    /// Nodes that nobody has looked at since the controller started: the release may have failed on them.
+    members: Vec<Member<'a>>,
     unseen: Vec<&'a NodeName>,
+    rows: Vec<Row<'a>>,
 }
 
 /// One wave.
@@ -45,7 +41,7 @@ struct Row<'a> {
     wave: &'a Wave,
     nodes: usize,
     done: usize,
-    failed: Vec<&'a NodeName>,
+    failed: Vec<(&'a NodeName, String)>,
     /// The first node that others wait for.
     open: Option<&'a NodeName>,
     /// When all of it have been well for long enough.
@@ -54,30 +50,16 @@ struct Row<'a> {
 }
 
 impl<'a> Gate<'a> {
-    /// Of a release whose nodes are seen so, and would each for itself be treated like that.
+    /// Of a release whose members, in the order of their names, stand like that.
     pub fn new(
         release: &'a Release,
-        observed: &Observed,
         (intent, time): (&'a Intent, &'a PlanTime),
         waves: &'a Waves<'a>,
-        decisions: &BTreeMap<NodeName, Decision>,
+        members: Vec<Member<'a>>,
     ) -> Self {
-        let mut seen = observed.nodes.iter().peekable();
-        let mut unseen = Vec::new();
-        let stand = |((name, node), decision): ((&'a NodeName, &NodeRelease), &Decision)| {
-            while seen.next_if(|(other, _)| *other < name).is_some() {}
-            let observation = seen.next_if(|(other, _)| *other == name).map(|(_, seen)| &**seen);
-            let known = observation.is_some() || observed.in_flight.contains_key(name);
-            if !known && may_be_seen(node, observed.first_look) {
-                unseen.push(name);
-            }
-            let stands =
-                standing::standing(release, (observed, intent, time), (name, node), observation, decision);
-            (name, stands)
-        };
-        let standings = release.nodes.iter().zip(decisions.values()).map(stand).collect();
-        let rows = rows(release, waves, &standings);
-        Self { release, intent, time, waves, standings, rows, unseen }
+        let rows = rows(release, waves, &members);
+        let unseen = members.iter().filter(|member| member.unseen).map(|member| member.name).collect();
+        Self { release, intent, time, waves, members, unseen, rows }
     }
 
     /// Whether what the release has changed is taken back.
@@ -88,11 +70,14 @@ impl<'a> Gate<'a> {
         }
     }
 
-    /// Why an action has to wait, if it has to.
-    pub fn hold(&self, name: &NodeName, action: &Action) -> Option<Hold> {
-        let node = self.release.nodes.get(name)?;
+    /// Why an action on a node of this wave has to wait, if it has to.
+    pub fn hold(
+        &self,
+        (name, node): (&NodeName, &NodeRelease),
+        wave: Option<usize>,
+        action: &Action,
+    ) -> Option<Hold> {
         let spec = node.spec.as_deref()?;
-        let wave = self.waves.wave_of(name);
         match action {
             Action::Attach { .. } | Action::Deploy { purpose: Purpose::Proof | Purpose::TakeBack, .. } => {
                 None
@@ -122,14 +107,8 @@ impl<'a> Gate<'a> {
         // What is taken back goes nowhere any more, also not to the waves that had it.
         let rows = if self.takes_back() { &self.rows } else { self.up_to(wave) };
         let (number, row) = rows.iter().enumerate().find(|(_, row)| row.halted)?;
-        let node = (*row.failed.first()?).clone();
-        let why = match self.standings.get(&node) {
-            Some(Standing::Failed { why }) => why.clone(),
-            Some(Standing::Done { .. } | Standing::Unwell | Standing::Open | Standing::Passed) | None => {
-                String::new()
-            }
-        };
-        Some(Hold::Halted { wave: number + 1, node, why })
+        let (node, why) = row.failed.first()?;
+        Some(Hold::Halted { wave: number + 1, node: (*node).clone(), why: why.clone() })
     }
 
     /// What failed before a restart has to be seen before anything goes on.
@@ -197,18 +176,18 @@ impl<'a> Gate<'a> {
         if spec.after.is_empty() {
             return None;
         }
-        let waits_for = |(other, standing): &(&&NodeName, &Standing)| {
-            let stands = match standing {
+        let waits_for = |other: &&Member<'_>| {
+            let stands = match other.standing {
                 Standing::Open | Standing::Unwell | Standing::Failed { .. } => true,
                 Standing::Done { .. } | Standing::Passed => false,
             };
-            let tags =
-                self.release.nodes.get(**other).and_then(|node| node.spec.as_ref()).map(|spec| &spec.tags);
+            let node = self.release.nodes.get(other.name);
             let none = std::collections::BTreeSet::new();
-            stands && **other != name && spec.after.iter().any(|on| on.matches(other, tags.unwrap_or(&none)))
+            let tags = node.and_then(|node| node.spec.as_ref()).map_or(&none, |spec| &spec.tags);
+            stands && other.name != name && spec.after.iter().any(|on| on.matches(other.name, tags))
         };
-        let (first, _) = self.standings.iter().find(waits_for)?;
-        Some(Hold::After { node: (*first).clone() })
+        let first = self.members.iter().find(waits_for)?;
+        Some(Hold::After { node: first.name.clone() })
     }
 
     fn window(&self, name: &NodeName, spec: &NodeSpec) -> Option<Hold> {
@@ -256,36 +235,14 @@ impl<'a> Gate<'a> {
             on: row.wave.on.clone(),
             nodes: row.nodes,
             done: row.done,
-            failed: row.failed.iter().map(|name| (*name).clone()).collect(),
+            failed: row.failed.iter().map(|(name, _)| (*name).clone()).collect(),
             phase: phase(number, row),
         };
         self.rows.iter().enumerate().map(view).collect()
     }
 }
 
-/// Whether it will be looked at soon. Of a node that is declared anew nobody need know before its declaration; while the
-/// controller has not looked at all of them once, it may be one that had the release.
-fn may_be_seen(node: &NodeRelease, first_look: FirstLook) -> bool {
-    match (&node.spec, &node.progress, first_look) {
-        (Some(spec), ..) => spec.host.is_some(),
-        (None, Progress::Evaluating, FirstLook::Open) => true,
-        (
-            None,
-            Progress::Evaluating
-            | Progress::NotEvaluated { .. }
-            | Progress::Building
-            | Progress::NotBuilt { .. }
-            | Progress::Built,
-            FirstLook::Open | FirstLook::Over,
-        ) => false,
-    }
-}
-
-fn rows<'a>(
-    release: &'a Release,
-    waves: &'a Waves<'a>,
-    standings: &BTreeMap<&'a NodeName, Standing>,
-) -> Vec<Row<'a>> {
+fn rows<'a>(release: &'a Release, waves: &Waves<'a>, members: &[Member<'a>]) -> Vec<Row<'a>> {
     let empty = |wave: &'a Wave| Row {
         wave,
         nodes: 0,
@@ -297,18 +254,18 @@ fn rows<'a>(
     };
     let mut rows: Vec<Row<'a>> = release.rollout.waves.iter().map(empty).collect();
     // Both are in the order of names: no search for any of them.
-    for ((name, standing), place) in standings.iter().zip(waves.places()) {
+    for (member, place) in members.iter().zip(waves.places()) {
         let Some(row) = place.and_then(|place| rows.get_mut(place)) else { continue };
         row.nodes += 1;
-        match standing {
+        match &member.standing {
             Standing::Done { since } => {
                 row.done += 1;
                 let soak = row.wave.soak;
                 let soaked = since.filter(|_| !soak.is_zero()).map(|since| super::later(since, soak));
                 row.soaked = row.soaked.max(soaked);
             }
-            Standing::Unwell | Standing::Open => row.open = row.open.or(Some(name)),
-            Standing::Failed { .. } => row.failed.push(name),
+            Standing::Unwell | Standing::Open => row.open = row.open.or(Some(member.name)),
+            Standing::Failed { why } => row.failed.push((member.name, why.clone())),
             Standing::Passed => {}
         }
     }

@@ -36,22 +36,16 @@ pub fn limit(
     decisions: &mut BTreeMap<NodeName, Decision>,
 ) {
     let mut room = Room::new(release, observed, waves, decisions);
-    for name in by_turn(release, waves, decisions) {
-        let Some(Decision::Act { action }) = decisions.get(&name) else { continue };
-        let Some((name, _)) = release.nodes.get_key_value(&name) else { continue };
-        let wave = waves.wave_of(name);
-        let answer = match action {
-            Action::Attach { .. } => Ok(()),
-            Action::Deploy { purpose: Purpose::Proof | Purpose::TakeBack, .. } => {
-                room.take(name, wave, Manner::Freely)
-            }
-            Action::Deploy { purpose: Purpose::Heal | Purpose::Release, .. } => {
-                room.take(name, wave, Manner::Carefully)
-            }
-            Action::Reboot { .. } => room.take(name, wave, Manner::Alone),
-        };
-        if let Err(hold) = answer {
-            decisions.insert(name.clone(), hold.into());
+    let mut held = BTreeMap::new();
+    for turn in by_turn(release, waves, decisions) {
+        if let Err(hold) = room.take(&turn) {
+            held.insert(turn.name, hold);
+        }
+    }
+    let mut held = held.into_iter().peekable();
+    for (name, decision) in decisions {
+        if let Some((_, hold)) = held.next_if(|(other, _)| *other == name) {
+            *decision = hold.into();
         }
     }
 }
@@ -118,7 +112,8 @@ impl<'a> Room<'a> {
         room
     }
 
-    fn take(&mut self, name: &'a NodeName, wave: Option<usize>, manner: Manner) -> Result<(), Hold> {
+    fn take(&mut self, turn: &Turn<'a>) -> Result<(), Hold> {
+        let Turn { name, wave, manner } = *turn;
         let number = wave.map_or(0, |wave| wave + 1);
         let row = wave.and_then(|wave| self.waves.get_mut(wave));
         if let (Some(row), true) = (&row, manner == Manner::Alone)
@@ -170,25 +165,37 @@ fn is_unavailable(spec: &NodeSpec, seen: Option<&Observation>) -> bool {
     }
 }
 
+/// A node to be worked on.
+struct Turn<'a> {
+    name: &'a NodeName,
+    wave: Option<usize>,
+    manner: Manner,
+}
+
 /// The nodes to be worked on: what is to be brought to an end first, then by wave, its order, and name.
-fn by_turn(release: &Release, waves: &Waves<'_>, decisions: &BTreeMap<NodeName, Decision>) -> Vec<NodeName> {
-    let turn = |(name, decision): (&NodeName, &Decision)| {
-        let Decision::Act { action } = decision else { return None };
-        let what = match action {
-            Action::Attach { .. } => 0,
-            Action::Deploy { purpose: Purpose::Proof, .. } => 1,
-            Action::Deploy { purpose: Purpose::TakeBack, .. } => 2,
-            Action::Deploy { purpose: Purpose::Heal | Purpose::Release, .. } | Action::Reboot { .. } => 3,
+fn by_turn<'a>(
+    release: &'a Release,
+    waves: &Waves<'_>,
+    decisions: &BTreeMap<NodeName, Decision>,
+) -> Vec<Turn<'a>> {
+    let mut turns = Vec::new();
+    let nodes = release.nodes.iter().zip(decisions.values()).zip(waves.places());
+    for (((name, node), decision), &wave) in nodes {
+        let Decision::Act { action } = decision else { continue };
+        let (what, manner) = match action {
+            Action::Attach { .. } => continue,
+            Action::Deploy { purpose: Purpose::Proof, .. } => (0, Manner::Freely),
+            Action::Deploy { purpose: Purpose::TakeBack, .. } => (1, Manner::Freely),
+            Action::Deploy { purpose: Purpose::Heal | Purpose::Release, .. } => (2, Manner::Carefully),
+            Action::Reboot { .. } => (2, Manner::Alone),
         };
-        let wave = waves.wave_of(name);
         let order = wave.and_then(|wave| release.rollout.waves.get(wave)).map_or(&[][..], |wave| &wave.order);
-        let spec = release.nodes.get(name).and_then(|node| node.spec.as_deref());
-        let tags = spec.map(|spec| &spec.tags);
+        let tags = node.spec.as_ref().map(|spec| &spec.tags);
         let first = |tags| order.iter().position(|on| on.matches(name, tags));
         let place = tags.and_then(first).unwrap_or(order.len());
-        Some((what, wave.unwrap_or(usize::MAX), place, name.clone()))
-    };
-    let mut turns: Vec<_> = decisions.iter().filter_map(turn).collect();
-    turns.sort();
-    turns.into_iter().map(|(.., name)| name).collect()
+        turns.push(((what, wave.unwrap_or(usize::MAX), place), Turn { name, wave, manner }));
+    }
+    // Stable: they came by name.
+    turns.sort_by_key(|(key, _)| *key);
+    turns.into_iter().map(|(_, turn)| turn).collect()
 }

@@ -10,7 +10,7 @@ use crate::model::intent::Intent;
 use crate::model::journal::{Entry, PinEnd};
 use crate::model::name::NodeName;
 use crate::model::node::{Availability, NodeSpec};
-use crate::model::observed::{Begun, BegunWhat, Contact, NodeState, Observation, Observed};
+use crate::model::observed::{Begun, BegunWhat, Contact, FirstLook, NodeState, Observation, Observed};
 use crate::model::release::{NodeRelease, Progress, Release};
 use crate::model::rollout::Unreachable;
 use crate::model::store_path::StorePath;
@@ -20,7 +20,7 @@ use crate::model::store_path::StorePath;
 pub enum Standing {
     /// It has the release, or had it before somebody took it away.
     Done {
-        /// Since when, by our clock; `None` where no switch brought it.
+        /// Since when, by our clock; `None` where no switch brought it, or no wave soaks: then nobody asks.
         since: Option<Timestamp>,
     },
     /// It got the release, and is not well since.
@@ -36,8 +36,50 @@ pub enum Standing {
     Passed,
 }
 
-/// Where a node of a release stands. `decision` is what would be done about it by itself.
-pub fn standing(
+/// A node of a release, as those see it who wait for it.
+#[derive(Debug)]
+pub struct Member<'a> {
+    /// Its name.
+    pub name: &'a NodeName,
+    /// Where it stands.
+    pub standing: Standing,
+    /// Nobody has looked at it since the controller started: the release may have failed on it.
+    pub unseen: bool,
+}
+
+/// A node of a release, as those see it who wait for it. `decision` is what would be done about it by itself.
+pub fn member<'a>(
+    release: &Release,
+    facts: (&Observed, &Intent, &PlanTime),
+    (name, node): (&'a NodeName, &NodeRelease),
+    observation: Option<&Observation>,
+    decision: &Decision,
+) -> Member<'a> {
+    let (observed, ..) = facts;
+    let known = observation.is_some() || observed.in_flight.contains_key(name);
+    let unseen = !known && may_be_seen(node, observed.first_look);
+    Member { name, standing: standing(release, facts, (name, node), observation, decision), unseen }
+}
+
+/// Whether it will be looked at soon. Of a node that is declared anew nobody need know before its declaration; while the
+/// controller has not looked at all of them once, it may be one that had the release.
+fn may_be_seen(node: &NodeRelease, first_look: FirstLook) -> bool {
+    match (&node.spec, &node.progress, first_look) {
+        (Some(spec), ..) => spec.host.is_some(),
+        (None, Progress::Evaluating, FirstLook::Open) => true,
+        (
+            None,
+            Progress::Evaluating
+            | Progress::NotEvaluated { .. }
+            | Progress::Building
+            | Progress::NotBuilt { .. }
+            | Progress::Built,
+            FirstLook::Open | FirstLook::Over,
+        ) => false,
+    }
+}
+
+fn standing(
     release: &Release,
     (observed, intent, time): (&Observed, &Intent, &PlanTime),
     (name, node): (&NodeName, &NodeRelease),
@@ -124,16 +166,16 @@ fn answering(
     }
     let at = contact_time(seen);
     if drift::is_installed(toplevel, spec.goal, state) {
-        let brought = history::newest_success(toplevel, state);
         if let (Decision::Hold { hold: Hold::RebootFailed { error } }, true) = (decision, own) {
             return Standing::Failed { why: error.clone() };
         }
-        let unwell = drift::is_degraded(spec, seen, state);
-        return match brought {
-            Some(entry) if unwell && is_of(release, entry) => Standing::Unwell,
-            Some(entry) => Standing::Done { since: Some(history::ended(entry, state, at)) },
-            None => Standing::Done { since: None },
-        };
+        let brought_by = |entry: &Entry| is_of(release, entry);
+        if drift::is_degraded(spec, seen, state)
+            && history::newest_success(toplevel, state).is_some_and(brought_by)
+        {
+            return Standing::Unwell;
+        }
+        return done(release, toplevel, state, at);
     }
     if let Some(entry) = history::given_up(&history::failures(toplevel, state)) {
         return Standing::Failed { why: what_became(entry) };
@@ -154,10 +196,16 @@ fn answering(
         return Standing::Open;
     }
     if history::had(toplevel, state) {
-        let since = history::newest_success(toplevel, state).map(|entry| history::ended(entry, state, at));
-        return Standing::Done { since };
+        return done(release, toplevel, state, at);
     }
     Standing::Open
+}
+
+/// It has the release, or had it. `at` is when the state was read.
+fn done(release: &Release, toplevel: &StorePath, state: &NodeState, at: Timestamp) -> Standing {
+    let soaks = release.rollout.waves.iter().any(|wave| !wave.soak.is_zero());
+    let brought = if soaks { history::newest_success(toplevel, state) } else { None };
+    Standing::Done { since: brought.map(|entry| history::ended(entry, state, at)) }
 }
 
 /// What a node is held for by itself says more than what runs there.
@@ -228,10 +276,7 @@ fn silent(
             return Standing::Failed { why };
         }
         if drift::is_installed(toplevel, spec.goal, state) || history::had(toplevel, state) {
-            let brought = history::newest_success(toplevel, state);
-            return Standing::Done {
-                since: brought.map(|entry| history::ended(entry, state, contact_time(seen))),
-            };
+            return done(release, toplevel, state, contact_time(seen));
         }
     }
     match (release.rollout.unreachable, spec.availability) {

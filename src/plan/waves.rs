@@ -1,6 +1,6 @@
 //! Which wave each node of a release belongs to: the first that selects it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::model::name::{NodeName, Tag};
 use crate::model::release::Release;
@@ -11,7 +11,8 @@ use crate::model::rollout::Wave;
 pub struct Waves<'a> {
     /// By name, as they came.
     waves: Vec<Vec<&'a NodeName>>,
-    of: BTreeMap<&'a NodeName, usize>,
+    /// In the order of names.
+    of: Vec<(&'a NodeName, usize)>,
     /// The wave of each node, as they came.
     places: Vec<Option<usize>>,
     unknown: BTreeSet<&'a NodeName>,
@@ -49,7 +50,7 @@ impl<'a> Waves<'a> {
             };
             places.push(place);
         }
-        Self { waves, of: of.into_iter().collect(), places, unknown }
+        Self { waves, of, places, unknown }
     }
 
     /// How many there are.
@@ -64,7 +65,8 @@ impl<'a> Waves<'a> {
 
     /// The wave of a node, from 0. `None`: it is in no wave, or in one of those that only its tags will tell.
     pub fn wave_of(&self, name: &NodeName) -> Option<usize> {
-        self.of.get(name).copied()
+        let found = self.of.binary_search_by_key(&name, |(other, _)| other).ok()?;
+        Some(self.of[found].1)
     }
 
     /// The wave of each node, in the order in which they were given.
