@@ -13,7 +13,7 @@ use driftless::model::journal::{Cause, Entry, Forgiven, Outcome, Phase, SwitchId
 use driftless::model::name::NodeName;
 use driftless::model::observed::{Contact, KernelPair, NodeState, Observation, Observed};
 use driftless::model::release::{NodeRelease, Progress, Release};
-use driftless::model::rollout::RolloutSpec;
+use driftless::model::rollout::{RolloutSpec, Wave};
 use driftless::model::store_path::StorePath;
 use driftless::plan::plan;
 use driftless::plan::view::{Pass, node_views};
@@ -105,6 +105,18 @@ fn fleet() -> (Release, Observed) {
     (Release { revision: None, nodes, rollout: RolloutSpec::default() }, observed)
 }
 
+/// Three waves with everything that is counted for one.
+fn in_waves() -> RolloutSpec {
+    let wave = |on: &str| Wave {
+        on: on.parse().expect("a selector"),
+        soak: Duration::from_secs(3600),
+        max_in_flight: Some(5),
+        max_unavailable: Some("10%".parse().expect("an amount")),
+        ..Wave::default()
+    };
+    RolloutSpec { waves: vec![wave("n1*"), wave("n2*, n3*"), wave("*")], ..RolloutSpec::default() }
+}
+
 fn decide(criterion: &mut Criterion) {
     let (release, observed) = fleet();
     let mut group = criterion.benchmark_group("10000 nodes");
@@ -112,6 +124,10 @@ fn decide(criterion: &mut Criterion) {
     let intent = Intent::default();
     group.bench_function("plan", |bencher| {
         bencher.iter(|| plan(black_box(&release), &observed, &intent, now()))
+    });
+    let in_waves = Release { rollout: in_waves(), ..release.clone() };
+    group.bench_function("plan in waves", |bencher| {
+        bencher.iter(|| plan(black_box(&in_waves), &observed, &intent, now()))
     });
     let plan = plan(&release, &observed, &intent, now());
     let pass = Pass { release: &release, observed: &observed, plan: &plan, intent: &intent, now: now() };

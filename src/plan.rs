@@ -52,7 +52,6 @@ pub mod windows;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -85,27 +84,29 @@ pub fn plan(release: &Release, observed: &Observed, intent: &Intent, now: Timest
     if gate.takes_back() {
         take_back(release, (observed, intent), now, &mut decisions);
     }
-    for ((node, decision), wave) in release.nodes.iter().zip(decisions.values_mut()).zip(waves.places()) {
+    for ((node, decision), wave) in release.nodes.iter().zip(&mut decisions).zip(waves.places()) {
         if let Decision::Act { action } = decision
             && let Some(hold) = gate.hold(node, *wave, action)
         {
             *decision = hold.into();
         }
     }
-    room::limit(release, observed, &waves, &mut decisions);
-    let boundaries = decisions.values().filter_map(boundary).filter(|at| *at > now);
+    room::limit(release, observed, (&waves, gate.members()), &mut decisions);
+    let boundaries = decisions.iter().filter_map(boundary).filter(|at| *at > now);
     let look_again_at = boundaries.chain(time.next()).min();
+    let decisions = release.nodes.keys().cloned().zip(decisions).collect();
     Plan { waves: gate.view(), decisions, look_again_at }
 }
 
 /// What would be done about each node, were it alone, and where that leaves it for the others. Both are asked while the node
-/// is at hand: with ten thousand of them, reading their states is what costs.
+/// is at hand: with ten thousand of them, reading their states is what costs. In the order of their names, like all that is
+/// handed on from here.
 fn each<'a>(
     release: &'a Release,
     observed: &Observed,
     intent: &Intent,
     time: &PlanTime,
-) -> (BTreeMap<NodeName, Decision>, Vec<Member<'a>>) {
+) -> (Vec<Decision>, Vec<Member<'a>>) {
     let incomplete = target::incomplete(release);
     // Both maps are in the order of names: one walk over each, instead of a search for every node.
     let mut seen = observed.nodes.iter().peekable();
@@ -131,7 +132,7 @@ fn each<'a>(
             observation,
             &decision,
         ));
-        (name.clone(), decision)
+        decision
     };
     (release.nodes.iter().map(decide).collect(), members)
 }
@@ -141,9 +142,9 @@ fn take_back(
     release: &Release,
     (observed, intent): (&Observed, &Intent),
     now: Timestamp,
-    decisions: &mut BTreeMap<NodeName, Decision>,
+    decisions: &mut [Decision],
 ) {
-    for (name, node) in &release.nodes {
+    for ((name, node), decision) in release.nodes.iter().zip(decisions) {
         let observation = observed.nodes.get(name).map(|seen| &**seen);
         let state = observation.and_then(|seen| seen.state.as_ref());
         let spec = node.spec.as_deref();
@@ -151,7 +152,7 @@ fn take_back(
         {
             let (target, heal_after) = (target::target(node, None), release.rollout.heal_after);
             let question = Question { name, node, target, observation, observed, intent, heal_after, now };
-            decisions.insert(name.clone(), question.take_back(before));
+            *decision = question.take_back(before);
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::table::{Bound, Table};
 pub fn read(table: &mut Table) {
     let rows = [
         ("plan", "plan() of 10 000 nodes with 20 switches each", Some(10.0)),
+        ("plan in waves", "the same in three waves that soak", None),
         ("views", "10 000 decisions in words", None),
         ("publish", "publishing 10 000 nodes", None),
     ];

@@ -12,6 +12,9 @@ pub fn matches(pattern: &str, text: &str) -> bool {
     if !is_pattern(pattern) {
         return pattern == text;
     }
+    if pattern == "*" {
+        return true;
+    }
     let (mut pattern, mut text) = (pattern.chars(), text.chars());
     // What follows the newest `*`, and the text it was tried against: the only place worth going back to.
     let mut star = None;
@@ -19,9 +22,6 @@ pub fn matches(pattern: &str, text: &str) -> bool {
         match pattern.clone().next() {
             Some('*') => {
                 pattern.next();
-                if pattern.as_str().is_empty() {
-                    return true;
-                }
                 star = Some((pattern.clone(), text.clone()));
             }
             Some(c) if c == '?' || c == next => {

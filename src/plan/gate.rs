@@ -62,6 +62,11 @@ impl<'a> Gate<'a> {
         Self { release, intent, time, waves, members, unseen, rows }
     }
 
+    /// Its members, in the order of their names.
+    pub fn members(&self) -> &[Member<'a>] {
+        &self.members
+    }
+
     /// Whether what the release has changed is taken back.
     pub fn takes_back(&self) -> bool {
         match self.release.rollout.on_failure {
@@ -156,7 +161,7 @@ impl<'a> Gate<'a> {
             return None;
         }
         let what = format!("wave {}", wave + 1);
-        self.asked(what.clone(), approval::hash(&what, self.members(wave)))
+        self.asked(what.clone(), approval::hash(&what, self.nodes_of(wave)))
     }
 
     fn asked(&self, what: String, hash: Option<crate::model::intent::PlanHash>) -> Option<Hold> {
@@ -167,7 +172,7 @@ impl<'a> Gate<'a> {
         }
     }
 
-    fn members(&self, wave: usize) -> impl Iterator<Item = (&'a NodeName, &'a NodeRelease)> {
+    fn nodes_of(&self, wave: usize) -> impl Iterator<Item = (&'a NodeName, &'a NodeRelease)> {
         let nodes = &self.release.nodes;
         self.waves.nodes(wave).filter_map(move |name| nodes.get_key_value(name))
     }

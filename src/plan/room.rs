@@ -1,14 +1,13 @@
 //! How much may go on at once: of the fleet, of a wave, and how many nodes of a wave may be worked on, silent or not well.
 //! Who goes first where not all can.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::drift;
+use super::standing::Member;
 use super::waves::Waves;
 use crate::model::decision::{Action, Decision, Hold, Purpose};
 use crate::model::name::NodeName;
-use crate::model::node::{Availability, NodeSpec};
-use crate::model::observed::{Observation, Observed, Stage};
+use crate::model::observed::{Observed, Stage};
 use crate::model::release::Release;
 use crate::model::rollout::Wave;
 
@@ -27,25 +26,19 @@ struct WaveRoom<'a> {
     rebooting: Option<&'a NodeName>,
 }
 
-/// Holds the actions for which there is no room. Nodes in flight count even when the release dropped them; a switch that
-/// waits for its verdict goes on without room.
+/// Holds the actions for which there is no room; decisions are in the order of the release's nodes. Nodes in flight count even
+/// when the release dropped them; a switch that waits for its verdict goes on without room.
 pub fn limit(
     release: &Release,
     observed: &Observed,
-    waves: &Waves<'_>,
-    decisions: &mut BTreeMap<NodeName, Decision>,
+    (waves, members): (&Waves<'_>, &[Member<'_>]),
+    decisions: &mut [Decision],
 ) {
-    let mut room = Room::new(release, observed, waves, decisions);
-    let mut held = BTreeMap::new();
-    for turn in by_turn(release, waves, decisions) {
+    let turns = by_turn(release, waves, decisions);
+    let mut room = Room::new(release, observed, (waves, members), &turns);
+    for turn in turns {
         if let Err(hold) = room.take(&turn) {
-            held.insert(turn.name, hold);
-        }
-    }
-    let mut held = held.into_iter().peekable();
-    for (name, decision) in decisions {
-        if let Some((_, hold)) = held.next_if(|(other, _)| *other == name) {
-            *decision = hold.into();
+            decisions[turn.at] = hold.into();
         }
     }
 }
@@ -53,6 +46,8 @@ pub fn limit(
 /// How a node is worked on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Manner {
+    /// It waits for its verdict, and has its room already.
+    Begun,
     /// What has begun is brought to its end, however many others are down.
     Freely,
     /// Only while enough others are up.
@@ -64,14 +59,12 @@ enum Manner {
 impl<'a> Room<'a> {
     fn new(
         release: &'a Release,
-        observed: &'a Observed,
-        waves: &'a Waves<'a>,
-        decisions: &BTreeMap<NodeName, Decision>,
+        observed: &Observed,
+        (waves, members): (&'a Waves<'a>, &'a [Member<'a>]),
+        turns: &[Turn<'a>],
     ) -> Self {
-        let is_attach =
-            |decision: &Decision| matches!(decision, Decision::Act { action: Action::Attach { .. } });
-        let attached: Vec<&NodeName> =
-            decisions.iter().filter(|(_, decision)| is_attach(decision)).map(|(name, _)| name).collect();
+        let begun = turns.iter().filter(|turn| turn.manner == Manner::Begun);
+        let attached: Vec<&NodeName> = begun.map(|turn| turn.name).collect();
         let limit = release.rollout.max_in_flight;
         let most = usize::try_from(limit).unwrap_or(usize::MAX);
         let left = most.saturating_sub(observed.in_flight.len()).saturating_sub(attached.len());
@@ -99,21 +92,19 @@ impl<'a> Room<'a> {
                 row.rebooting = Some(name);
             }
         }
-        for (number, row) in
-            room.waves.iter_mut().enumerate().filter(|(_, row)| row.wave.max_unavailable.is_some())
-        {
-            let down = |name: &&NodeName| {
-                let spec = release.nodes.get(*name).and_then(|node| node.spec.as_deref());
-                let seen = observed.nodes.get(*name).map(|seen| &**seen);
-                spec.is_some_and(|spec| is_unavailable(spec, seen))
-            };
-            row.unavailable.extend(waves.nodes(number).filter(down));
+        for (member, place) in members.iter().zip(waves.places()).filter(|(member, _)| member.is_down) {
+            if let Some(row) = place.and_then(|place| room.waves.get_mut(place)) {
+                row.unavailable.insert(member.name);
+            }
         }
         room
     }
 
     fn take(&mut self, turn: &Turn<'a>) -> Result<(), Hold> {
-        let Turn { name, wave, manner } = *turn;
+        let Turn { at: _, name, wave, manner } = *turn;
+        if manner == Manner::Begun {
+            return Ok(());
+        }
         let number = wave.map_or(0, |wave| wave + 1);
         let row = wave.and_then(|wave| self.waves.get_mut(wave));
         if let (Some(row), true) = (&row, manner == Manner::Alone)
@@ -151,49 +142,33 @@ impl<'a> Room<'a> {
     }
 }
 
-/// Whether a node does not do its work now. One whose silence is ordinary does. One that nobody has looked at yet may be down:
-/// a controller that has just begun does not take the others away before it knows.
-fn is_unavailable(spec: &NodeSpec, seen: Option<&Observation>) -> bool {
-    if spec.host.is_none() {
-        return false;
-    }
-    let answers = seen.filter(|seen| seen.contact.is_reachable());
-    match (answers.and_then(|seen| Some((seen, seen.state.as_ref()?))), spec.availability) {
-        (Some((seen, state)), _) => state.live_switch().is_some() || drift::is_degraded(spec, seen, state),
-        (None, Availability::Always) => true,
-        (None, Availability::Intermittent) => false,
-    }
-}
-
 /// A node to be worked on.
 struct Turn<'a> {
+    /// Its place among the decisions.
+    at: usize,
     name: &'a NodeName,
     wave: Option<usize>,
     manner: Manner,
 }
 
 /// The nodes to be worked on: what is to be brought to an end first, then by wave, its order, and name.
-fn by_turn<'a>(
-    release: &'a Release,
-    waves: &Waves<'_>,
-    decisions: &BTreeMap<NodeName, Decision>,
-) -> Vec<Turn<'a>> {
+fn by_turn<'a>(release: &'a Release, waves: &Waves<'_>, decisions: &[Decision]) -> Vec<Turn<'a>> {
     let mut turns = Vec::new();
-    let nodes = release.nodes.iter().zip(decisions.values()).zip(waves.places());
-    for (((name, node), decision), &wave) in nodes {
+    let nodes = release.nodes.iter().zip(waves.places()).zip(decisions);
+    for (at, (((name, node), &wave), decision)) in nodes.enumerate() {
         let Decision::Act { action } = decision else { continue };
         let (what, manner) = match action {
-            Action::Attach { .. } => continue,
-            Action::Deploy { purpose: Purpose::Proof, .. } => (0, Manner::Freely),
-            Action::Deploy { purpose: Purpose::TakeBack, .. } => (1, Manner::Freely),
-            Action::Deploy { purpose: Purpose::Heal | Purpose::Release, .. } => (2, Manner::Carefully),
-            Action::Reboot { .. } => (2, Manner::Alone),
+            Action::Attach { .. } => (0, Manner::Begun),
+            Action::Deploy { purpose: Purpose::Proof, .. } => (1, Manner::Freely),
+            Action::Deploy { purpose: Purpose::TakeBack, .. } => (2, Manner::Freely),
+            Action::Deploy { purpose: Purpose::Heal | Purpose::Release, .. } => (3, Manner::Carefully),
+            Action::Reboot { .. } => (3, Manner::Alone),
         };
         let order = wave.and_then(|wave| release.rollout.waves.get(wave)).map_or(&[][..], |wave| &wave.order);
         let tags = node.spec.as_ref().map(|spec| &spec.tags);
         let first = |tags| order.iter().position(|on| on.matches(name, tags));
         let place = tags.and_then(first).unwrap_or(order.len());
-        turns.push(((what, wave.unwrap_or(usize::MAX), place), Turn { name, wave, manner }));
+        turns.push(((what, wave.unwrap_or(usize::MAX), place), Turn { at, name, wave, manner }));
     }
     // Stable: they came by name.
     turns.sort_by_key(|(key, _)| *key);

@@ -45,6 +45,8 @@ pub struct Member<'a> {
     pub standing: Standing,
     /// Nobody has looked at it since the controller started: the release may have failed on it.
     pub unseen: bool,
+    /// It does not do its work now.
+    pub is_down: bool,
 }
 
 /// A node of a release, as those see it who wait for it. `decision` is what would be done about it by itself.
@@ -58,7 +60,22 @@ pub fn member<'a>(
     let (observed, ..) = facts;
     let known = observation.is_some() || observed.in_flight.contains_key(name);
     let unseen = !known && may_be_seen(node, observed.first_look);
-    Member { name, standing: standing(release, facts, (name, node), observation, decision), unseen }
+    let is_down = node.spec.as_deref().is_some_and(|spec| is_down(spec, observation));
+    Member { name, standing: standing(release, facts, (name, node), observation, decision), unseen, is_down }
+}
+
+/// Whether a node does not do its work now. One whose silence is ordinary does. One that nobody has looked at yet may be down:
+/// a controller that has just begun does not take the others away before it knows.
+fn is_down(spec: &NodeSpec, seen: Option<&Observation>) -> bool {
+    if spec.host.is_none() {
+        return false;
+    }
+    let answers = seen.filter(|seen| seen.contact.is_reachable());
+    match (answers.and_then(|seen| Some((seen, seen.state.as_ref()?))), spec.availability) {
+        (Some((seen, state)), _) => state.live_switch().is_some() || drift::is_degraded(spec, seen, state),
+        (None, Availability::Always) => true,
+        (None, Availability::Intermittent) => false,
+    }
 }
 
 /// Whether it will be looked at soon. Of a node that is declared anew nobody need know before its declaration; while the
