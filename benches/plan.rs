@@ -21,7 +21,7 @@ use jiff::{SignedDuration, Timestamp};
 
 /// As many as the target names.
 const NODES: u32 = 10_000;
-/// As many entries as a node keeps (`KEEP` of `src/node/switch.sh`).
+/// As many entries as a node keeps (`KEEP` of `src/node/switch/1-base.sh`).
 const JOURNAL: i64 = 20;
 
 fn system(node: u32, number: i64) -> StorePath {

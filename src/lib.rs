@@ -32,7 +32,7 @@
 //!    [`model::decision::Decision`] for each node: in sync, in flight, act, or hold with a typed reason. The order of its
 //!    questions is at the top of the file; waves, windows and limits come last ([`plan::gate`], [`plan::room`]).
 //! 6. [`node::Node::deploy`] does what an [`model::decision::Action`] says: copies the closure and hands over to
-//!    `src/node/switch.sh`, [which runs on the node](node::SWITCH_SH). The node tries the system, waits for proof that it
+//!    `src/node/switch/`, [a script which runs on the node](node::SWITCH_SH). The node tries the system, waits for proof that it
 //!    can still be reached, waits for the verdict of the health checks, and only then makes it the boot default. Without
 //!    contact or verdict it goes back by itself, whoever is gone.
 //! 7. [`controller`] is the loop around 1 to 6. Slow things are tasks beside it; a task that ends only says "look again".

@@ -51,8 +51,26 @@ pub use secrets::Brought;
 use ssh::Link;
 use ways::Ways;
 
-/// The script that runs on the node.
-pub const SWITCH_SH: &str = include_str!("node/switch.sh");
+/// The script that runs on the node: all files of `node/switch`, in the order of their names.
+pub const SWITCH_SH: &str = concat!(
+    include_str!("node/switch/1-base.sh"),
+    "\n",
+    include_str!("node/switch/2-asked.sh"),
+    "\n",
+    include_str!("node/switch/3-verbs.sh"),
+    "\n",
+    include_str!("node/switch/4-journal.sh"),
+    "\n",
+    include_str!("node/switch/5-units.sh"),
+    "\n",
+    include_str!("node/switch/6-phases.sh"),
+    "\n",
+    include_str!("node/switch/7-boot.sh"),
+    "\n",
+    include_str!("node/switch/8-back.sh"),
+    "\n",
+    include_str!("node/switch/9-start.sh"),
+);
 /// The script that takes secrets there.
 const SECRETS_SH: &str = include_str!("node/secrets.sh");
 
@@ -384,6 +402,10 @@ impl Node {
     /// The same node with a new declaration: nobody has looked yet, but it is where its predecessor found it.
     pub fn go_on_like(&self, predecessor: &Self) {
         self.ways.work_over(predecessor.ways.which());
+        let known = predecessor.nix_version.lock().map(|known| known.clone()).unwrap_or_default();
+        if let Ok(mut slot) = self.nix_version.lock() {
+            *slot = known;
+        }
     }
 
     /// Ends the kept connections.

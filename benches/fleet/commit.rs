@@ -105,7 +105,7 @@ fn confirmed(world: &World, commit: &str, began: Instant) -> Result<Duration> {
 }
 
 /// The journal's own files, read from this side: nothing runs on the node for it. A summary's fields are separated by
-/// tabs: the fifth is the outcome, the ninth the revision (`write_summary` in `src/node/switch.sh`).
+/// tabs: the fifth is the outcome, the ninth the revision (`write_summary` in `src/node/switch/4-journal.sh`).
 fn has_succeeded(node: &Node, commit: &str) -> bool {
     let switches = fs::read_dir(node.path("/var/lib/driftless-node/switches"));
     // Names begin with the time. Only the newest: looking must not cost what is measured.

@@ -7,10 +7,14 @@
 , trustedPublicKeys ? [ ]
 }:
 let
+  parts = ../../src/node/switch;
+  # As the controller sends it: all parts in the order of their names.
+  switch = builtins.toFile "switch.sh"
+    (lib.concatMapStringsSep "\n" (name: builtins.readFile (parts + "/${name}")) (builtins.attrNames (builtins.readDir parts)));
   settings = {
     "@account@" = account;
     "@shell@" = runtimeShell;
-    "@switch@" = "${../../src/node/switch.sh}";
+    "@switch@" = "${switch}";
     "@secrets@" = "${../../src/node/secrets.sh}";
     "@escalation@" = toString escalation;
     "@copies@" = copies;

@@ -27,6 +27,8 @@ const READ: &str = r#"eval "$(cat)""#;
 /// by itself.)
 const WITH_CONNECTION: &str = r#"exec "$@" "${SSH_CONNECTION-}""#;
 const WITH_SSH_FROM: &str = r#"exec "$@" "ssh-from=${SSH_CONNECTION-}""#;
+/// The same where nothing drops it, for the shell that goes on itself.
+const ADD_SSH_FROM: &str = r#"set -- "$@" "ssh-from=${SSH_CONNECTION-}""#;
 
 /// Takes the script from the front of stdin into its memory and leaves the rest to it: with what follows, it must not be in
 /// any file, and the script is too long for an argument that sudo writes to its log.
@@ -100,6 +102,7 @@ impl<'a> Call<'a> {
     pub fn for_shell(&self, frame: &str, escalation: &[String]) -> (Vec<String>, Input) {
         let mut words = Vec::new();
         match self.of {
+            Of::Start if escalation.is_empty() => {}
             Of::Start => put(&mut words, &["sh", "-c", WITH_SSH_FROM, "sh"]),
             Of::Contact(_) => put(&mut words, &["sh", "-c", WITH_CONNECTION, "sh"]),
             Of::Node(_) | Of::Paths(_) | Of::Switch(_) | Of::Secrets(_) => {}
@@ -116,7 +119,9 @@ impl<'a> Call<'a> {
                 format!("WANTED='{}'\n{SWITCH_SH}", listed(paths)).into_bytes()
             }
             Of::Start => {
-                put(&mut words, &["sh", "-c", SAVE, "sh", frame]);
+                let save =
+                    if escalation.is_empty() { format!("{ADD_SSH_FROM}\n{SAVE}") } else { SAVE.to_owned() };
+                put(&mut words, &["sh", "-c", &save, "sh", frame]);
                 SWITCH_SH.as_bytes().to_vec()
             }
             Of::Switch(id) | Of::Contact(id) => {

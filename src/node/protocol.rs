@@ -208,14 +208,10 @@ impl Node {
     }
 
     pub(super) fn line(&self, attempt: &'static str, words: &[String]) -> Result<String, NodeError> {
-        // No shell has to wait for another one. (Of an escalation that is missing, `exec` would speak in its own name.)
-        let exec = words.first().filter(|word| *word == "sh").map(|_| "exec");
-        shlex::try_join(exec.into_iter().chain(words.iter().map(String::as_str))).map_err(|error| {
-            NodeError::Script {
-                node: self.name.clone(),
-                attempt,
-                said: format!("an argument cannot be given to a shell: {error}"),
-            }
+        command_line(words).map_err(|error| NodeError::Script {
+            node: self.name.clone(),
+            attempt,
+            said: format!("an argument cannot be given to a shell: {error}"),
         })
     }
 
@@ -258,6 +254,20 @@ impl Node {
 
     pub(super) fn wrong_reply(&self, attempt: &'static str, source: FrameError) -> NodeError {
         NodeError::Frame { node: self.name.clone(), attempt, stderr: String::new(), source }
+    }
+}
+
+/// For the shell that a command line is given to: no shell has to wait for another one, or to start one for what it can do
+/// itself.
+fn command_line(words: &[String]) -> Result<String, shlex::QuoteError> {
+    let joined = |words: &[String]| shlex::try_join(words.iter().map(String::as_str));
+    match words {
+        [sh, c, code, name, arguments @ ..] if sh == "sh" && c == "-c" && name == "sh" => {
+            Ok(format!("set -- {}\n{code}", joined(arguments)?))
+        }
+        // Of an escalation that is missing, `exec` would speak in its own name.
+        [sh, ..] if sh == "sh" => Ok(format!("exec {}", joined(words)?)),
+        _ => joined(words),
     }
 }
 

@@ -119,7 +119,7 @@ fn try_case(lab: &Lab, number: usize, systems: &Systems) {
     }
     let boots = if loader == Loader::Done { new } else { first };
     assert_eq!(node.running().unwrap(), boots, "{phase} {down:?} {loader:?}");
-    let summary = node.enter("cat /var/lib/driftless-node/switches/*/summary").unwrap().ok().unwrap();
+    let summary = node.enter("tail -qn 1 /var/lib/driftless-node/switches/*/summary").unwrap().ok().unwrap();
     let fields: Vec<&str> = summary.split('\t').collect();
     assert_eq!(fields[3], phase, "{down:?} {loader:?}: {summary}");
     assert_ne!(fields[10], node.boot_id().unwrap(), "{phase} {down:?}: {summary}");

@@ -57,7 +57,7 @@ verdicts() { # ROUNDS SHELL
   # Everything but its last line, which runs it; instead, the watcher's wait with its deadline reached.
   sed '$d' /run/lab/switch.sh >/run/lab/await.sh
   cat >>/run/lab/await.sh <<'SH'
-load "$1" && await "$LIVE/$ID/verdict" 0
+load "$3" && await "$LIVE/$ID/verdict" 0
 printf 'verdict %s\n' "$VALUE"
 SH
   wins=
@@ -73,7 +73,7 @@ SH
       case $(((who + round) % 3)) in
         0) "$2" /run/lab/switch.sh f accept "$id" n >/run/lab/accept & ;;
         1) "$2" /run/lab/switch.sh f reject "$id" n 'not good' >/run/lab/reject & ;;
-        2) "$2" /run/lab/await.sh "$id" >/run/lab/await & ;;
+        2) "$2" /run/lab/await.sh - await "$id" >/run/lab/await & ;;
       esac
       pids="$pids $!"
     done

@@ -87,7 +87,11 @@ pub(crate) fn read(node: &Node) -> Result<Vec<Entry>> {
             fs::read_to_string(live.join("summary")).or_else(|_| fs::read_to_string(entry.join("summary")));
         // Begun, and refused or cut off before the first phase.
         let Ok(summary) = summary else { continue };
-        entries.push(parse(node.name(), summary.trim_end_matches('\n'), &entry)?);
+        // While it runs, each phase adds a line; one that was cut short has no end.
+        let Some(last) = summary.split_inclusive('\n').filter(|line| line.ends_with('\n')).last() else {
+            continue;
+        };
+        entries.push(parse(node.name(), last.trim_end_matches('\n'), &entry)?);
     }
     Ok(entries)
 }

@@ -76,7 +76,7 @@ impl Node {
         let boot = self.boot_id()?;
         // On /run first, as driftless itself reads it: /var may have been full.
         let tell = "cd /var/lib/driftless-node/switches 2>/dev/null || exit 0; for id in *; do \
-                    cat /run/driftless-node/$id/summary 2>/dev/null || cat $id/summary 2>/dev/null; done; :";
+                    cat /run/driftless-node/$id/summary 2>/dev/null || tail -n 1 $id/summary 2>/dev/null; done; :";
         let told = self.enter(tell)?.ok()?;
         let mut seen = BTreeMap::new();
         for line in told.lines() {
