@@ -119,3 +119,13 @@ fn every_test_file_is_part_of_the_one_binary() {
         }
     }
 }
+
+#[test]
+fn the_script_of_nodes_has_all_of_its_parts_in_order() {
+    let folder = root().join("src/node/switch");
+    let mut parts: Vec<_> = std::fs::read_dir(folder).unwrap().map(|part| part.unwrap().path()).collect();
+    parts.sort();
+    let texts: Vec<_> = parts.iter().map(|part| std::fs::read_to_string(part).unwrap()).collect();
+    // As nix/node/package.nix joins them, too.
+    assert_eq!(driftless::node::SWITCH_SH, texts.join("\n"));
+}
