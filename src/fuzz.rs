@@ -33,13 +33,14 @@ pub struct Target {
 }
 
 /// Every kind.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "reply", read: crate::node::fuzz::reply },
     Target { name: "health_checks", read: health_checks },
     Target { name: "ssh_words", read: crate::node::fuzz::ssh_words },
     Target { name: "manifest", read: manifest },
     Target { name: "nix_words", read: crate::nix::fuzz::words },
     Target { name: "nix_log", read: crate::nix::fuzz::log },
+    Target { name: "nix_graph", read: crate::nix::fuzz::graph },
     Target { name: "release", read: release },
     Target { name: "config", read: config },
     Target { name: "source_url", read: crate::source::fuzz::url },
@@ -269,6 +270,7 @@ mod tests {
         any("release", |bytes| serde_json::from_slice::<Release>(bytes).is_ok());
         any("config", |bytes| toml::from_slice::<crate::config::Config>(bytes).is_ok());
         any("health_checks", |bytes| serde_json::from_slice::<HealthChecks>(bytes).is_ok());
+        any("nix_graph", crate::nix::fuzz::is_graph);
         any("reply", crate::node::fuzz::is_reply);
     }
 }

@@ -1,9 +1,9 @@
 //! The nix programs: evaluate a deployment to its manifest, realise derivations, publish and copy closures, list closures.
 //!
-//! Every `nix*` process of driftless is started here. Nothing is decided and nothing is tried twice, with three exceptions
-//! that belong to the way of asking: a failing evaluation is split until the broken node stands alone, a copy falls back to
-//! the legacy protocol where the other side does not speak the new one, and signed paths are first brought without root's
-//! rights. Nodes are only touched by `copy` and `remote`.
+//! Every `nix*` process of driftless is started here. Nothing is decided and nothing is tried twice, with four exceptions
+//! that belong to the way of asking: a failing evaluation is split until the broken node stands alone, so is a failing
+//! question about several systems, a copy falls back to the legacy protocol where the other side does not speak the new one,
+//! and signed paths are first brought without root's rights. Nodes are only touched by `copy` and `remote`.
 //!
 //! Under the state directory: `nix/HASH/` (our Nix files), `cache/` (manifests), `evaluated/` (what evaluations cost and
 //! read), `gcroots/NODE/drv` (derivations between evaluation and build). Deleting any of it costs time, nothing else.
@@ -18,6 +18,7 @@ mod experience;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod graph;
 mod memory;
 mod message;
 mod process;
@@ -31,6 +32,7 @@ mod root;
 mod share;
 #[cfg(test)]
 mod tests;
+mod together;
 mod watched;
 
 use std::collections::BTreeSet;

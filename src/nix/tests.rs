@@ -6,11 +6,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use futures_util::future::join_all;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::model::name::NodeName;
+use crate::model::store_path::StorePath;
 
 const DEPLOYMENT: &str = r#"{ driftless.manifest = {
   format = "driftless"; names = [ "a" "b" ]; rollout = { };
@@ -196,4 +198,95 @@ fn builders_are_told_to_builds_alone_and_a_copy_to_a_node_compresses_nothing() {
     assert!(copies.contains("--to ssh-ng://n1 ") && !copies.contains("compress"), "{copies}");
     let cache = nix.cache_url(nix.config.cache.as_ref().unwrap());
     assert_eq!(cache, "s3://b?region=x&compression=zstd&secret-key=/k");
+}
+
+/// Systems of one library, a middle of it each, and whatever else is said; built, by the store's real programs.
+fn built(folder: &Path, unique: &str, systems: usize) -> Vec<StorePath> {
+    let text = r#"let
+        build = name: refs: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh";
+          args = [ "-c" "echo $out ${toString refs} > $out" ]; };
+        library = build "library-UNIQUE" [ ];
+        system = number: build "system-${toString number}" [ library (build "middle-${toString number}" [ library ]) ];
+      in builtins.genList system SYSTEMS"#;
+    let file = folder.join("systems.nix");
+    fs::write(&file, text.replace("UNIQUE", unique).replace("SYSTEMS", &systems.to_string())).unwrap();
+    said(std::process::Command::new("nix-build").arg("--no-out-link").arg(file))
+}
+
+fn said(command: &mut std::process::Command) -> Vec<StorePath> {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).lines().map(|line| line.parse().unwrap()).collect()
+}
+
+fn told_by_nix(question: &str, path: &StorePath) -> BTreeSet<StorePath> {
+    said(std::process::Command::new("nix-store").args(["--query", question, path.as_str()]))
+        .into_iter()
+        .collect()
+}
+
+fn unique(folder: &Path) -> String {
+    folder.file_name().unwrap().to_string_lossy().replace('.', "")
+}
+
+#[tokio::test]
+async fn systems_that_are_asked_for_together_cost_one_process_for_each_question() {
+    let counted = Counted::new();
+    let folder = counted.folder.path();
+    let systems = built(folder, &unique(folder), 10);
+    let closures = join_all(systems.iter().map(|system| counted.nix.requisites(system))).await;
+    assert_eq!(counted.started(), 1, "ten closures");
+    let closures: Vec<_> = closures.into_iter().map(Result::unwrap).collect();
+    for (system, closure) in systems.iter().zip(&closures) {
+        let set: BTreeSet<StorePath> = closure.iter().cloned().collect();
+        assert_eq!(set, told_by_nix("--requisites", system));
+        assert_eq!((set.len(), closure.last()), (closure.len(), Some(system)), "each once");
+        for (at, path) in closure.iter().enumerate() {
+            let mut references = told_by_nix("--references", path);
+            references.remove(path);
+            assert!(references.iter().all(|each| closure[..at].contains(each)), "{path} in {closure:?}");
+        }
+    }
+    let wanted = systems.iter().zip(&closures);
+    let sizes = join_all(wanted.clone().map(|(system, closure)| counted.nix.sizes(system, closure))).await;
+    assert_eq!(counted.started(), 2, "and ten times sizes");
+    for (closure, sizes) in closures.iter().zip(sizes) {
+        let sizes = sizes.unwrap();
+        assert!(closure.iter().eq(sizes.iter().map(|each| &each.path)), "in the order that was asked");
+        for each in sizes {
+            // A NAR of one file has 112 bytes about its content, which is filled up to 8 bytes.
+            let content = fs::metadata(each.path.as_str()).unwrap().len();
+            assert_eq!(each.nar_bytes, 112 + content.next_multiple_of(8));
+        }
+    }
+    for (system, closure) in wanted {
+        counted.nix.requisites(system).await.unwrap();
+        counted.nix.sizes(system, closure).await.unwrap();
+    }
+    assert_eq!(counted.started(), 2, "what is known is not asked again");
+}
+
+#[tokio::test]
+async fn a_path_that_the_store_lacks_spoils_nobody_elses_answer() {
+    let counted = Counted::new();
+    let folder = counted.folder.path();
+    let systems = built(folder, &unique(folder), 2);
+    // Collected just after it was seen.
+    let gone: StorePath = format!("/nix/store/{}-gone-{}", "0".repeat(32), unique(folder)).parse().unwrap();
+    let wanted = [&systems[0], &gone, &systems[1]];
+    let mut closures = join_all(wanted.map(|system| counted.nix.ask_requisites(system))).await;
+    let parts = [systems[0].clone(), gone.clone()];
+    let sizes = join_all([
+        counted.nix.sizes(&systems[0], &parts[..1]),
+        counted.nix.sizes(&gone, &parts),
+        counted.nix.sizes(&systems[1], &systems),
+    ])
+    .await;
+    let error = closures.remove(1).unwrap_err();
+    assert!(matches!(&error, NixError::Closure { path, .. } if *path == gone), "{error:?}");
+    assert!(closures.into_iter().all(|closure| closure.unwrap().len() == 3));
+    assert!(matches!(&sizes[1], Err(NixError::Closure { path, .. }) if *path == gone), "{sizes:?}");
+    assert_eq!(sizes[0].as_ref().unwrap()[..], sizes[2].as_ref().unwrap()[..1]);
+    let seen = counted.nix.requisites(&gone).await;
+    assert!(matches!(&seen, Err(NixError::NotInStore { path }) if *path == gone), "{seen:?}");
 }
