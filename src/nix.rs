@@ -21,6 +21,7 @@ pub(crate) mod fuzz;
 mod graph;
 mod memory;
 mod message;
+mod nar;
 mod process;
 mod progress;
 mod publish;

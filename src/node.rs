@@ -22,6 +22,7 @@ mod preflight;
 mod protocol;
 mod reboot;
 mod refusal;
+mod scripts;
 mod secrets;
 mod ssh;
 mod ssh_config;
@@ -47,32 +48,11 @@ pub use health::Checked;
 pub use observe::{Aside, Look};
 pub use reboot::Rebooted;
 pub use refusal::Refusal;
+use scripts::SECRETS_SH;
+pub use scripts::SWITCH_SH;
 pub use secrets::Brought;
 use ssh::Link;
 use ways::Ways;
-
-/// The script that runs on the node: all files of `node/switch`, in the order of their names.
-pub const SWITCH_SH: &str = concat!(
-    include_str!("node/switch/1-base.sh"),
-    "\n",
-    include_str!("node/switch/2-asked.sh"),
-    "\n",
-    include_str!("node/switch/3-verbs.sh"),
-    "\n",
-    include_str!("node/switch/4-journal.sh"),
-    "\n",
-    include_str!("node/switch/5-units.sh"),
-    "\n",
-    include_str!("node/switch/6-phases.sh"),
-    "\n",
-    include_str!("node/switch/7-boot.sh"),
-    "\n",
-    include_str!("node/switch/8-back.sh"),
-    "\n",
-    include_str!("node/switch/9-start.sh"),
-);
-/// The script that takes secrets there.
-const SECRETS_SH: &str = include_str!("node/secrets.sh");
 
 /// A conversation with a node that failed.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use super::graph::Graph;
 use super::together::Together;
-use super::{Nix, NixError};
+use super::{Nix, NixError, nar};
 use crate::command;
 use crate::model::store_path::StorePath;
 
@@ -21,6 +21,9 @@ const DEADLINE: Duration = Duration::from_secs(120);
 const BATCH: usize = 1_000;
 /// Systems per process. A desktop's graph is 3 MiB of text, and what systems share is told once.
 const SYSTEMS: usize = 50;
+
+/// Files that are looked at before a program is asked, whose start takes about as long.
+const FILES: usize = 2_000;
 
 /// Closures that are remembered. A switch asks twice for each of its two; a desktop's takes 300 KiB.
 const REMEMBERED: usize = 32;
@@ -163,6 +166,11 @@ impl Nix {
         let paths: BTreeSet<&StorePath> = wanted.iter().flat_map(|parts| &parts.paths).collect();
         // Others may have asked for it since: while they did, these were waiting.
         let mut sizes = self.remembered(paths.iter().copied());
+        let unknown = paths.iter().filter(|path| !sizes.contains_key(**path)).map(|path| (*path).clone());
+        for (path, nar_bytes) in look(unknown.collect()).await {
+            self.closures.sizes().keep(path.clone(), nar_bytes);
+            sizes.insert(path, nar_bytes);
+        }
         let unknown: Vec<StorePath> =
             paths.into_iter().filter(|path| !sizes.contains_key(*path)).cloned().collect();
         for batch in unknown.chunks(BATCH) {
@@ -201,6 +209,16 @@ impl Nix {
             Err(source) => Err(NixError::Closure { path: of.clone(), source }),
         }
     }
+}
+
+/// The sizes of those that are soon looked at. The disk may be slow.
+async fn look(paths: Vec<StorePath>) -> Vec<(StorePath, u64)> {
+    let look = move || {
+        let mut files = FILES;
+        let size = |path: StorePath| Some((path.clone(), nar::size(&path, &mut files)?));
+        paths.into_iter().filter_map(size).collect()
+    };
+    tokio::task::spawn_blocking(look).await.unwrap_or_default()
 }
 
 /// One line for each path, in the order of the arguments. Otherwise what is wrong with them.

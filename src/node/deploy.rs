@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rand::Rng;
 use tokio::sync::watch;
 
-use super::follow::{AT_ONCE, BEGUN, Following, KNOCK};
+use super::follow::{AT_ONCE, Following, KNOCK, begun};
 use super::frame::{FrameError, Reply};
 use super::protocol::{Privilege, random_hex};
 use super::secrets::Seen;
@@ -79,13 +79,14 @@ impl Node {
         if let Err(NodeError::Refused { .. }) = &started {
             self.abandon(&id).await;
         }
-        started?;
+        let (phase, seen) = begun(started?.as_deref());
+        stage.send_replace(Stage::Switching { phase, detail: String::new() });
         let following = Following {
             id,
             nonce,
             checks: self.spec.health_checks.after.clone(),
             deadlines: self.deadlines(),
-            seen: BEGUN,
+            seen,
         };
         self.follow(&following, stage).await
     }
@@ -157,11 +158,12 @@ impl Node {
         }
     }
 
-    async fn start(&self, id: &SwitchId, nonce: &str, order: &Order) -> Result<(), NodeError> {
+    /// Yields the phase that it is in, where the node told.
+    async fn start(&self, id: &SwitchId, nonce: &str, order: &Order) -> Result<Option<String>, NodeError> {
         let arguments = self.start_arguments(id, nonce, order);
         match self.ask_start(&arguments, START).await {
             Ok(reply) => self.started(&reply),
-            Err(error) if error.is_connection() => self.find_started(id, error).await,
+            Err(error) if error.is_connection() => self.find_started(id, error).await.map(|()| None),
             Err(error) => Err(error),
         }
     }
@@ -250,9 +252,9 @@ impl Node {
         arguments
     }
 
-    fn started(&self, reply: &Reply) -> Result<(), NodeError> {
+    fn started(&self, reply: &Reply) -> Result<Option<String>, NodeError> {
         if reply.get("started").is_some() {
-            return Ok(());
+            return Ok(reply.get("phase").map(str::to_owned));
         }
         let said = reply.get("refused").unwrap_or("without a reason");
         let refusal = match said.split_once(' ').unwrap_or((said, "")) {

@@ -27,7 +27,9 @@ pub const KNOCK: Duration = Duration::from_millis(500);
 /// No phase: the node answers whatever phase it is in.
 pub const AT_ONCE: &str = "-";
 /// The phase that a switch begins with.
-pub const BEGUN: &str = "checking";
+const BEGUN: &str = "checking";
+/// The phases of a switch that has begun to test its system.
+const TESTING: &str = "checking testing";
 
 /// What a watcher of a running switch must know; the node tells a controller that comes later.
 pub struct Following {
@@ -39,9 +41,19 @@ pub struct Following {
     pub seen: &'static str,
 }
 
+/// What need not be asked of a switch that has just begun, where the node told how far it is.
+pub fn begun(phase: Option<&str>) -> (Phase, &'static str) {
+    match phase {
+        Some("testing") => (Phase::Testing, TESTING),
+        Some(_) | None => (Phase::Checking, BEGUN),
+    }
+}
+
 /// What came of knocking at one way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Knock {
+    /// The node took both, and the switch is over.
+    Ended(Box<Entry>),
     /// The node took it for contact, and our word with it that nothing else has to be proven.
     Accepted,
     /// The node took it for contact.
@@ -93,7 +105,10 @@ impl Node {
             let phase = reply.get("phase").unwrap_or(entry.phase.as_str()).to_owned();
             touch = Touch { phase: phase.clone(), at: Instant::now() };
             stage.send_replace(Stage::Switching { phase: entry.phase, detail: String::new() });
-            seen = self.answer(switch, phase, stage).await;
+            seen = match self.answer(switch, phase, stage).await {
+                Answered::Seen(seen) => seen,
+                Answered::Ended(entry) => return Ok(*entry),
+            };
             if seen == AT_ONCE {
                 // Not waited for by a long poll: what did not get through is tried again soon.
                 tokio::time::sleep(KNOCK).await;
@@ -101,25 +116,26 @@ impl Node {
         }
     }
 
-    /// Gives the node what it waits for in a phase. Yields the phases that need nothing more of us.
-    async fn answer(&self, switch: &Following, phase: String, stage: &watch::Sender<Stage>) -> String {
+    /// Gives the node what it waits for in a phase.
+    async fn answer(&self, switch: &Following, phase: String, stage: &watch::Sender<Stage>) -> Answered {
         let did = match phase.as_str() {
             "contact" => self.knock(switch, Which::Declared).await,
             "recontact" => match self.knock(switch, Which::Declared).await {
                 // The previous system is back, and with it perhaps the way that led there.
                 Knock::Answered | Knock::Silence => self.knock(switch, Which::Last).await,
-                made @ (Knock::Accepted | Knock::Made) => made,
+                made @ (Knock::Ended(_) | Knock::Accepted | Knock::Made) => made,
             },
             "health" if self.judge(switch, stage).await => Knock::Accepted,
             "health" => Knock::Silence,
-            _ => return phase,
+            _ => return Answered::Seen(phase),
         };
-        match did {
+        Answered::Seen(match did {
+            Knock::Ended(entry) => return Answered::Ended(entry),
             // What follows a verdict asks nothing of us before it is over.
             Knock::Accepted => "contact health committing".to_owned(),
             Knock::Made => phase,
             Knock::Answered | Knock::Silence => AT_ONCE.to_owned(),
-        }
+        })
     }
 
     /// Waits for another phase than `seen`. A kept connection may be silent for longer than the node waits for contact:
@@ -152,7 +168,9 @@ impl Node {
     async fn search(&self, switch: &Following) -> Moved {
         for which in [Which::Declared, Which::Last] {
             match self.knock(switch, which).await {
-                Knock::Accepted | Knock::Made | Knock::Answered => return self.ways.work_over(which),
+                Knock::Ended(_) | Knock::Accepted | Knock::Made | Knock::Answered => {
+                    return self.ways.work_over(which);
+                }
                 Knock::Silence => {}
             }
         }
@@ -173,7 +191,10 @@ impl Node {
             Ok(reply) => {
                 tracing::debug!(node = %self.name, id = %switch.id, ?which, ?reply, "contact");
                 match (reply.get("contact"), reply.get("verdict")) {
-                    (_, Some("accept")) => Knock::Accepted,
+                    (_, Some("accept")) => match reply.entry() {
+                        Ok(entry) if entry.outcome.is_some() => Knock::Ended(Box::new(entry)),
+                        Ok(_) | Err(_) => Knock::Accepted,
+                    },
                     (Some(_), _) => Knock::Made,
                     (None, _) => Knock::Answered,
                 }
@@ -208,6 +229,15 @@ impl Node {
         }
         said.is_ok()
     }
+}
+
+/// What came of an answer to a phase.
+#[derive(Debug)]
+enum Answered {
+    /// The phases that need nothing more of us.
+    Seen(String),
+    /// The switch is over.
+    Ended(Box<Entry>),
 }
 
 /// A node that answers ends its switch within this: test, contact, health, commit, and a rollback that is tried twice and

@@ -45,7 +45,7 @@ TAB='	'
 NEWLINE='
 '
 
-BOOT_NOW='' FAILED_BEFORE='' AFTER_ROLLBACK='' NO_CHECK='' PREVIOUS='' WAITING='' TORN=''
+BOOT_NOW='' FAILED_BEFORE='' AFTER_ROLLBACK='' NO_CHECK='' PREVIOUS='' WAITING='' TORN='' RUNNING=''
 frame=${1:--} verb=${2:-}
 
 # The previous system is rooted and known to work; /run/current-system becomes the possibly broken one in the middle.

@@ -69,12 +69,17 @@ finish() { # OUTCOME CAUSE DETAIL
   FINISHED=$CLOCK
   PHASE=finished
   note "$OUTCOME${CAUSE:+ ($CAUSE)}${DETAIL:+: $DETAIL}"
-  rm -f "$ENTRY/reserve"
+  give_back "$ENTRY/reserve"
   write_summary
   keep_log
   put_live "$LIVE/$ID/phase" finished
-  rm -rf "${ROOTS:?}/$ID" "$LIVE/$ID/reserve" "$LIVE/$ID/nothing" "$LIVE/$ID"/fate.* "$LIVE/$ID"/contact.* "$LIVE/$ID"/verdict.*
+  rm -rf "${ROOTS:?}/$ID" "$ENTRY/reserve" "$LIVE/$ID/reserve" "$LIVE/$ID/nothing" "$LIVE/$ID"/fate.* "$LIVE/$ID"/contact.* "$LIVE/$ID"/verdict.*
   forget_old
+}
+
+# What was kept for a full disk, by no program. What is left of it goes with the switch.
+give_back() { # FILE
+  [ ! -e "$1" ] || { printf '' >"$1"; } 2>/dev/null || rm -f "$1"
 }
 
 next_number() { # -> number

@@ -47,6 +47,12 @@ write_secretly() {
   esac
 }
 
+# The shell of the system before: /bin/sh is what the new one made of it.
+find_shell() { # SYSTEM, a store path -> SHELL_BEFORE
+  SHELL_BEFORE=$1/sw/bin/sh
+  [ -x "$SHELL_BEFORE" ] || SHELL_BEFORE=/bin/sh
+}
+
 start_unit() {
   find_shell "$EXPECTED"
   said=$(timeout -k 5 80 systemd-run --quiet --collect --no-ask-password --service-type=notify --unit="driftless-switch-$ID" \
@@ -58,6 +64,7 @@ start_unit() {
   elif claim "$LIVE/$ID/fate" given-up && [ "$VALUE" = run ]; then
     # Also where systemd did not get to say so: a unit that has begun goes on.
     reply "started $ID"
+    live_phase && reply "phase $VALUE"
   else
     short "$said"
     reply "refused unit $LINE"
@@ -65,21 +72,9 @@ start_unit() {
   fi
 }
 
-main() { # FRAME VERB [ARGUMENT]...
-  [ $# -ge 2 ] || { echo 'usage: switch.sh FRAME VERB [ARGUMENT]...' >&2; exit 64; }
-  case $verb in
-    run) load "$3" && run; exit ;;
-    resume) ID=$3 && resume; exit ;;
-    start)
-      answer verb_start "$@"
-      # The script as it came, where no switch has taken it.
-      case $0 in "$LIVE"/start-*) [ ! -e "$0" ] || rm -f "$0" ;; esac
-      ;;
-    *) answer unknown "$@" ;;
-  esac
-}
-
-unknown() { reply "error unknown-verb $verb"; }
-
-# Last line: of a script that was cut off on its way no switch begins.
-main "$@"
+if [ "$verb" = start ]; then
+  answer verb_start "$@"
+  # The script as it came, where no switch has taken it.
+  case $0 in "$LIVE"/start-*) [ ! -e "$0" ] || rm -f "$0" ;; esac
+  exit 0
+fi

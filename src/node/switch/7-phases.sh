@@ -221,12 +221,20 @@ stage_instead() { # REASON
   stage
 }
 
+read_all() { # FILE -> VALUE, nothing where there is no such file
+  VALUE=
+  [ -r "$1" ] || return 0
+  while IFS= read -r line || [ -n "$line" ]; do VALUE=$VALUE${VALUE:+$NEWLINE}$line; done <"$1"
+}
+
 # nixpkgs' switch inhibitors (system.switch.inhibitors) compare with the *booted* system; a system without the file has none.
 check_inhibitors() {
   [ -r "$SYSTEM/switch-inhibitors" ] || return 0
-  ! cmp -s "$SYSTEM/switch-inhibitors" /run/booted-system/switch-inhibitors 2>/dev/null || return 0
-  wanted=$(cat "$SYSTEM/switch-inhibitors")
-  booted=$(cat /run/booted-system/switch-inhibitors 2>/dev/null || printf '{}')
+  read_all "$SYSTEM/switch-inhibitors"
+  wanted=$VALUE
+  read_all /run/booted-system/switch-inhibitors
+  booted=$VALUE
+  [ -n "$booted" ] || booted='{}'
   [ "$wanted" = "$booted" ] && return 0
   if may_stage; then stage_instead "switch inhibitors differ from the booted system's"; fi
   finish rolled-back needs-reboot "switch inhibitors differ from the booted system's: $booted -> $wanted"
@@ -316,7 +324,10 @@ await_verdict() {
 
 # Somebody else's switch meanwhile is not ours to prove.
 still_ours() {
-  runs "$SYSTEM" && return
+  if runs "$SYSTEM"; then
+    RUNNING=$SYSTEM
+    return
+  fi
   read_running
   finish interfered foreign "$RUNNING runs, not $SYSTEM"
   exit 0

@@ -8,7 +8,7 @@ roll_back() { # CAUSE DETAIL
   CAUSE=$1
   short "$2"
   DETAIL=$LINE
-  rm -f "$LIVE/$ID/reserve"
+  give_back "$LIVE/$ID/reserve"
   enter rolling-back
   if [ "$PROVING" = yes ]; then
     leave "$1" "$2"
@@ -166,3 +166,20 @@ end_after_boot() {
   fi
   finish interrupted killed "$said"
 }
+
+# --- the end of the script ------------------------------------------------------------------------------------------
+
+main() { # FRAME VERB [ARGUMENT]...
+  [ $# -ge 2 ] || { echo 'usage: switch.sh FRAME VERB [ARGUMENT]...' >&2; exit 64; }
+  case $verb in
+    run) load "$3" && run ;;
+    resume) ID=$3 && resume ;;
+    *) answer unknown "$@" ;;
+  esac
+}
+
+unknown() { reply "error unknown-verb $verb"; }
+
+# Last line: a switch that was begun with a script that was cut off on its way does nothing, and `start` says that it has not
+# begun.
+main "$@"

@@ -1,11 +1,5 @@
 # --- switch-to-configuration ----------------------------------------------------------------------------------------
 
-# The shell of the system before: /bin/sh is what the new one made of it.
-find_shell() { # SYSTEM, a store path -> SHELL_BEFORE
-  SHELL_BEFORE=$1/sw/bin/sh
-  [ -x "$SHELL_BEFORE" ] || SHELL_BEFORE=/bin/sh
-}
-
 # Runs it in a unit of its own, so that a deadline ends all its descendants: what is left behind would keep its lock and
 # block the rollback. Sets RC: its exit code, or "deadline", "killed" or "unstarted".
 STC=0
@@ -38,8 +32,8 @@ stc() { # SYSTEM ACTION
 # left behind, may hold the lock. All waits together last no longer than one switch-to-configuration may, and end as soon
 # as somebody has switched the node to something else.
 BUSY_SINCE=''
-stc_in_turn() { # SYSTEM ACTION
-  read_running
+stc_in_turn() { # SYSTEM ACTION; RUNNING, where it is known
+  [ -n "$RUNNING" ] || read_running
   turn_running=$RUNNING
   stc "$1" "$2"
   while is_busy && runs "$turn_running"; do
