@@ -118,7 +118,9 @@ fn parse(node: &str, line: &str, place: &Path) -> Result<Entry> {
         detail: fields[11].to_owned(),
         committing: fields[3] == "committing"
             || fields[4] == "succeeded"
-            || file("log").contains("driftless: phase committing"),
+            || file("log").contains("driftless: phase committing")
+            // The log of before a reboot ends where it was last kept.
+            || fields[11].contains("went down in phase committing"),
         order: pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         failed_before: file("failed-before"),
     })
