@@ -33,7 +33,7 @@ pub struct Target {
 }
 
 /// Every kind.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target { name: "reply", read: crate::node::fuzz::reply },
     Target { name: "health_checks", read: health_checks },
     Target { name: "ssh_words", read: crate::node::fuzz::ssh_words },
@@ -42,6 +42,7 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "nix_log", read: crate::nix::fuzz::log },
     Target { name: "nix_graph", read: crate::nix::fuzz::graph },
     Target { name: "release", read: release },
+    Target { name: "intent", read: intent },
     Target { name: "config", read: config },
     Target { name: "source_url", read: crate::source::fuzz::url },
 ];
@@ -63,6 +64,11 @@ pub(crate) fn is_kept<T: Serialize + DeserializeOwned + PartialEq + Debug>(value
 
 /// A node may say anything: there is a decision for each node, at any time, and words for it.
 pub(crate) fn is_decided(release: &Release, states: &[NodeState]) {
+    is_decided_for(release, states, &Intent::default());
+}
+
+/// The same, whatever people want.
+fn is_decided_for(release: &Release, states: &[NodeState], intent: &Intent) {
     for now in [Timestamp::MIN, Timestamp::UNIX_EPOCH, Timestamp::MAX] {
         let seen = |state: &NodeState| Observation {
             contact: Contact::Reachable { at: now },
@@ -74,11 +80,10 @@ pub(crate) fn is_decided(release: &Release, states: &[NodeState]) {
         let nodes =
             release.nodes.keys().cloned().zip(states.iter().cycle().map(|state| Arc::new(seen(state))));
         let observed = Observed { nodes: nodes.collect(), ..Observed::default() };
-        let intent = Intent::default();
-        let plan = plan(release, &observed, &intent, now);
+        let plan = plan(release, &observed, intent, now);
         assert_eq!(plan.decisions.len(), release.nodes.len());
         is_kept(&plan);
-        let pass = Pass { release, observed: &observed, plan: &plan, intent: &intent, now };
+        let pass = Pass { release, observed: &observed, plan: &plan, intent, now };
         let views = node_views(pass, &BTreeMap::new());
         for view in views.values() {
             assert!(!view.why.contains('\n'), "not one line: {:?}", view.why);
@@ -111,6 +116,15 @@ fn release(bytes: &[u8]) {
         is_kept(&release);
         is_decided(&release, &[]);
     }
+}
+
+/// `intent.json`, which a person or a disk may have made into anything.
+fn intent(bytes: &[u8]) {
+    let Ok(intent) = serde_json::from_slice::<Intent>(bytes) else { return };
+    is_kept(&intent);
+    let fleet = include_str!("../fuzz/corpus/release/fleet.json");
+    let fleet = serde_json::from_str(fleet).unwrap_or_else(|error| panic!("the corpus: {error}"));
+    is_decided_for(&fleet, &[], &intent);
 }
 
 /// `driftless.toml`, and the selectors and patterns that stand on command lines.
@@ -270,6 +284,9 @@ mod tests {
         any("release", |bytes| serde_json::from_slice::<Release>(bytes).is_ok());
         any("config", |bytes| toml::from_slice::<crate::config::Config>(bytes).is_ok());
         any("health_checks", |bytes| serde_json::from_slice::<HealthChecks>(bytes).is_ok());
+        any("intent", |bytes| {
+            serde_json::from_slice::<Intent>(bytes).is_ok_and(|intent| !intent.overrides.is_empty())
+        });
         any("nix_graph", crate::nix::fuzz::is_graph);
         any("reply", crate::node::fuzz::is_reply);
     }
