@@ -88,7 +88,7 @@ pub(crate) fn read(node: &Node) -> Result<Vec<Entry>> {
         // Begun, and refused or cut off before the first phase.
         let Ok(summary) = summary else { continue };
         // While it runs, each phase adds a line; one that was cut short has no end.
-        let Some(last) = summary.split_inclusive('\n').filter(|line| line.ends_with('\n')).last() else {
+        let Some(last) = summary.split_inclusive('\n').rfind(|line| line.ends_with('\n')) else {
             continue;
         };
         entries.push(parse(node.name(), last.trim_end_matches('\n'), &entry)?);
