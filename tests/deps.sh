@@ -23,6 +23,9 @@ logins='doas opendoas doas
 tcsh tcsh tcsh'
 secrets='age age age'
 zones='named-checkzone bind9-utils named-checkzone, of BIND'
+# The original nixus, which is measured where it is given.
+original='jq jq jq
+rsync rsync rsync'
 base='debootstrap debootstrap debootstrap
 promtool prometheus promtool, of Prometheus'
 fuzzing='c++ g++ a C++ compiler'
@@ -42,7 +45,8 @@ $secrets
 $zones
 $base" ;;
     bench) needs="$needs
-$nodes" ;;
+$nodes${DRIFTLESS_NIXUS:+
+$original}" ;;
     lint) needs="$needs
 $lint" ;;
     fuzz) needs="$needs
@@ -115,6 +119,7 @@ for package in $packages; do
   case $package in
     openssh-server) services='ssh.service ssh.socket' ;;
     prometheus) services=prometheus.service ;;
+    rsync) services=rsync.service ;;
     *) continue ;;
   esac
   for service in $services; do

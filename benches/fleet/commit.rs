@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use driftless_lab::Node;
 
 use crate::floor::{Floor, STEPS};
+use crate::nixus::Nixus;
 use crate::table::{Bound, Table, median, ms, seconds};
 use crate::world::{SIDE, World};
 
@@ -20,20 +21,23 @@ const LONGEST: Duration = Duration::from_secs(120);
 /// The phases of a deployment, as the metrics call them.
 const PHASES: [&str; 7] = ["preparing", "copying", "checking", "testing", "contact", "health", "committing"];
 
-/// Alternates between the floor and the controller, and adds both to the table.
+/// Alternates between the floor, the original nixus if it is given, and the controller, and adds them to the table.
 pub fn measure(world: &mut World, table: &mut Table) -> Result<()> {
     settle(world)?;
     let world = &*world;
     let floor = Floor::new(world)?;
-    let (mut by_hand, mut ours) = (Vec::new(), Vec::new());
+    let nixus = Nixus::given(world)?;
+    let (mut by_hand, mut originals, mut ours) = (Vec::new(), Vec::new(), Vec::new());
     let (mut steps, mut phases) = (BTreeMap::new(), BTreeMap::new());
     for run in 0..=RUNS {
         let hand = floor.deploy(&format!("hand {run}"), &mut steps)?;
+        let original = nixus.as_ref().map(|nixus| nixus.deploy(&format!("nixus {run}"))).transpose()?;
         let before = spent(world)?;
         let began = Instant::now();
         let id = commit(world, &format!("run {run}"))?;
         let driftless = confirmed(world, &id, began)?;
-        eprintln!("run {run}: by hand {hand:.2?}, driftless {driftless:.2?}");
+        let told = original.map_or_else(String::new, |original| format!(", nixus {original:.2?}"));
+        eprintln!("run {run}: by hand {hand:.2?}{told}, driftless {driftless:.2?}");
         if run == 0 {
             // The first of each finds nothing in memory.
             steps.clear();
@@ -43,10 +47,20 @@ pub fn measure(world: &mut World, table: &mut Table) -> Result<()> {
             *phases.entry(phase.clone()).or_insert(0.0) += after - before.get(&phase).unwrap_or(&0.0);
         }
         by_hand.push(hand);
+        originals.extend(original);
         ours.push(driftless);
     }
     let (by_hand, ours) = (median(by_hand), median(ours));
     table.put("ten nodes by hand, the floor", seconds(by_hand), Bound::None);
+    if nixus.is_some() {
+        let original = median(originals);
+        table.put("the original nixus: nix-build and ./result", seconds(original), Bound::None);
+        table.note(
+            "nixus has its own nixpkgs.nix replaced, so that its programs are this machine's. It deploys to all nodes at once, \
+             opens its own connections, and waits a second between two looks."
+                .into(),
+        );
+    }
     table.put("commit → ten nodes confirmed", seconds(ours), Bound::None);
     let ratio = ours.as_secs_f64() / by_hand.as_secs_f64();
     table.put(

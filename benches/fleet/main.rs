@@ -7,6 +7,7 @@ mod copy;
 mod crowd;
 mod decide;
 mod floor;
+mod nixus;
 mod rest;
 mod table;
 mod usage;
@@ -57,9 +58,12 @@ fn run() -> Result<()> {
         let reason = said.lines().next().unwrap_or_default();
         table.note(format!("The crowd was not measured: {reason}"));
     }
-    table.note(
-        "The original nixus is not among these: its script needs the programs of a real nixpkgs.".into(),
-    );
+    if std::env::var_os(nixus::VARIABLE).is_none() {
+        table.note(format!(
+            "The original nixus is not among these: {}=/path/to/nixus, a checkout of it, has it measured, too.",
+            nixus::VARIABLE
+        ));
+    }
     println!("\n{}", table.text());
     eprintln!("took {:.0?}", began.elapsed());
     Ok(())

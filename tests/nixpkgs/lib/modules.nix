@@ -147,9 +147,13 @@ let
     let
       declaration = builtins.foldl'
         (acc: d:
-          if acc ? type && d.value ? type
+          let
+            both = name: acc ? ${name} && d.value ? ${name};
+            type = acc.type.typeMerge d.value.type.functor;
+          in
+          if any both [ "default" "example" "description" "apply" ] || (both "type" && type == null)
           then throw "The option `${lib.showOption loc}' in `${toString d.file}' is already declared in `${toString (head decls).file}'."
-          else acc // d.value)
+          else acc // d.value // lib.optionalAttrs (both "type") { inherit type; })
         { }
         decls;
       type = declaration.type or lib.types.unspecified;
@@ -183,7 +187,8 @@ let
 
   evalModules = arguments@{ modules, prefix ? [ ], specialArgs ? { }, args ? { }, class ? null, check ? true }:
     let
-      given = { inherit lib config options specialArgs; _class = class; } // specialArgs;
+      # Modules see `_module` in their configuration, whoever evaluates them does not.
+      given = { inherit lib options specialArgs; config = config // { inherit (all) _module; }; _class = class; } // specialArgs;
       lookup = {
         inherit given;
         get = name: given.${name} or all._module.args.${name}

@@ -4,8 +4,21 @@ let
   inherit (builtins) all isAttrs isBool isInt isList isString isPath;
   inherit (lib) mergeOneOption mergeEqualOption mergeDefinitions;
 
-  mkOptionType = { name, description ? name, check ? (_: true), merge ? mergeDefault, ... }@attrs:
-    { _type = "option-type"; inherit name description check merge; emptyValue = { }; } // attrs;
+  # An option that is declared twice has the type that both add up to, as in nixpkgs: `typeMerge` takes the other's `functor`
+  # and yields that type, or null. Only types with `combine` can be declared twice here.
+  mkOptionType = { name, description ? name, check ? (_: true), merge ? mergeDefault, functor ? { inherit name; }, ... }@attrs:
+    {
+      _type = "option-type";
+      inherit name description check merge functor;
+      emptyValue = { };
+      typeMerge = other:
+        if other.name == functor.name && functor ? combine then functor.combine functor.payload other.payload else null;
+    } // attrs;
+
+  combinable = name: payload: combine: { inherit name payload combine; };
+  # What holds others is as combinable as those.
+  holding = name: type: elem: combinable name elem
+    (a: b: let both = a.typeMerge b.functor; in if both == null then null else type both);
 
   mergeDefault = loc: defs:
     let values = map (d: d.value) defs; in
@@ -14,7 +27,15 @@ let
     else if all isAttrs values then builtins.foldl' (a: b: a // b) { } values
     else mergeEqualOption loc defs;
 
-  plain = name: description: check: mkOptionType { inherit name description check; merge = mergeEqualOption; };
+  plain = name: description: check:
+    let
+      type = mkOptionType {
+        inherit name description check;
+        merge = mergeEqualOption;
+        functor = combinable name description (a: b: if a == b then type else null);
+      };
+    in
+    type;
 
   # Definitions of sets → per attribute, its definitions; mkIf around a set reaches the attributes.
   perAttribute = defs: builtins.zipAttrsWith (_: inner: inner)
@@ -25,6 +46,7 @@ let
   attrsOfWith = name: keep: elem: mkOptionType {
     inherit name;
     description = "attribute set of ${elem.description}";
+    functor = holding name (attrsOfWith name keep) elem;
     check = isAttrs;
     emptyValue.value = { };
     merge = loc: defs:
@@ -64,6 +86,7 @@ rec {
   strMatching = pattern: plain "strMatching" "string matching the pattern ${pattern}" (x: isString x && builtins.match pattern x != null);
   separatedString = separator: mkOptionType {
     name = "separatedString";
+    functor = combinable "separatedString" separator (a: b: if a == b then separatedString a else null);
     description = "strings concatenated with ${builtins.toJSON separator}";
     check = isString;
     merge = _: defs: lib.concatStringsSep separator (map (d: d.value) defs);
@@ -80,9 +103,16 @@ rec {
   shellPackage = package;
   attrs = mkOptionType { name = "attrs"; description = "attribute set"; check = isAttrs; emptyValue.value = { }; };
 
-  enum = values: plain "enum" "one of ${lib.concatMapStringsSep ", " builtins.toJSON values}" (x: builtins.elem x values);
+  enum = values: mkOptionType {
+    name = "enum";
+    description = "one of ${lib.concatMapStringsSep ", " builtins.toJSON values}";
+    check = x: builtins.elem x values;
+    merge = mergeEqualOption;
+    functor = combinable "enum" values (a: b: enum (lib.unique (a ++ b)));
+  };
   nullOr = elem: mkOptionType {
     name = "nullOr";
+    functor = holding "nullOr" nullOr elem;
     description = "null or ${elem.description}";
     check = x: x == null || elem.check x;
     emptyValue.value = null;
@@ -94,6 +124,7 @@ rec {
   };
   listOf = elem: mkOptionType {
     name = "listOf";
+    functor = holding "listOf" listOf elem;
     description = "list of ${elem.description}";
     check = isList;
     emptyValue.value = [ ];
@@ -142,6 +173,11 @@ rec {
   submoduleWith = { modules, specialArgs ? { }, shorthandOnlyDefinesConfig ? false, description ? "submodule", class ? null }: mkOptionType {
     name = "submodule";
     inherit description;
+    functor = combinable "submodule" { inherit modules specialArgs shorthandOnlyDefinesConfig description class; } (a: b:
+      if a.shorthandOnlyDefinesConfig != b.shorthandOnlyDefinesConfig
+        || builtins.intersectAttrs a.specialArgs b.specialArgs != { }
+      then null
+      else submoduleWith (a // { modules = a.modules ++ b.modules; specialArgs = a.specialArgs // b.specialArgs; }));
     check = x: isAttrs x || lib.isFunction x || isPath x;
     emptyValue.value = { };
     merge = loc: defs:

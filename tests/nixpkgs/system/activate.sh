@@ -1,4 +1,4 @@
-#!/bin/sh
+#!/bin/bash
 # The activation script: /etc, then the snippets, then the current system. As on NixOS a snippet that fails does not keep the
 # rest from being done, and the current system changes all the same.
 toplevel=@out@
