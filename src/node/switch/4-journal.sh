@@ -7,7 +7,7 @@ write_summary() {
   summary=$summary$TAB${REVISION:--}$TAB${ASKER:--}$TAB$BOOT$TAB${DETAIL:--}
   put_live "$LIVE/$ID/summary" "$summary"
   write_line || return 0
-  # After a power cut one of these is as good as the one before it: the new name may be on the disk later.
+  # After a power cut one of these is as good as the one before it.
   case $PHASE in checking | contact | health) ;; *) sync "$ENTRY/summary" 2>/dev/null ;; esac
   return 0
 }

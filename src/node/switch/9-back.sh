@@ -110,6 +110,8 @@ last_resort() { # OUTCOME CAUSE DETAIL REASON
 # --- the end of a switch whose watcher is gone ----------------------------------------------------------------------
 
 resume() {
+  # Whoever wrote before may have been killed in the middle of a line.
+  TORN=yes
   # For PATH: what the current system has in it may be what is broken.
   load "$ID" || exit 0
   take_lock || exit 1
