@@ -126,6 +126,10 @@ fn try_case(lab: &Lab, number: usize, systems: &Systems) {
     // A line that the power has cut short says nothing.
     let torn = "for file in /var/lib/driftless-node/switches/*/summary; do printf '20261122T000000Z-0\\t/nix' >>$file; done";
     node.enter(torn).unwrap().ok().unwrap();
+    let ask =
+        "cd /var/lib/driftless-node/switches && id=$(ls | tail -n 1) && sh $id/switch.sh f attach $id - 0";
+    let said = node.enter(ask).unwrap().stdout;
+    assert!(said.contains(&format!("\t{phase}\t-\t")), "{phase} {down:?}: {said}");
     // Whatever it left, the next switch is an ordinary one, and nothing of both is left then.
     let next = if boots == systems.good { &systems.first } else { &systems.good };
     furnish(&node);
