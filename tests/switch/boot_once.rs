@@ -328,6 +328,42 @@ const GRUBS: [(&str, &str, &str); 6] = [
     ("xfs", "/dev/md127", "cannot"),
 ];
 
+/// What a system says of switch inhibitors, what the booted one says (nothing: it has no such file), and whether that holds.
+const INHIBITORS: [(&str, Option<&str>, &str); 7] = [
+    ("", Some(""), "goes on"),
+    ("{}\n", None, "goes on"),
+    ("{}", Some("{}\n"), "goes on"),
+    ("{\n\"dbus\": 1\n}\n", Some("{\n\"dbus\": 1\n}\n"), "goes on"),
+    ("{\n\"dbus\": 1\n}\n", Some("{\n\"dbus\": 2\n}\n"), "held"),
+    ("{\"dbus\": 1}\n", None, "held"),
+    ("{}\n", Some("{\"dbus\": 1}\n"), "held"),
+];
+
+/// No program compares them, so each way in which two files can differ, or not, is tried.
+#[test]
+fn switch_inhibitors_hold_only_where_they_differ_from_the_booted_systems() {
+    let bench = Bench::new("first");
+    let functions = driftless::node::SWITCH_SH.trim_end().strip_suffix("main \"$@\"").unwrap();
+    std::fs::write(bench.machine.path("/root/functions.sh"), functions).unwrap();
+    for (wanted, booted, then) in INHIBITORS {
+        let write = |folder: &str, text: Option<&str>| {
+            let folder = bench.machine.path(folder);
+            let _ = std::fs::remove_dir_all(&folder);
+            std::fs::create_dir_all(&folder).unwrap();
+            text.map(|text| std::fs::write(folder.join("switch-inhibitors"), text).unwrap());
+        };
+        write("/root/new", Some(wanted));
+        write("/root/booted", booted);
+        let ask = "ln -sfn /root/booted /run/booted-system; . /root/functions.sh
+            REBOOTS=no GOAL=switch PROVING=no SYSTEM=/root/new; finish() { echo held; }
+            check_inhibitors && echo goes on";
+        for shell in ["bash", "dash"] {
+            let said = bench.machine.enter(&format!("{shell} -c '{ask}'")).unwrap();
+            assert_eq!(said.stdout.trim(), then, "{shell}: {wanted:?} {booted:?}: {}", said.stderr);
+        }
+    }
+}
+
 /// GRUB itself cannot run in the lab: the script's questions about it are asked on a node with GRUB's files.
 #[test]
 fn grub_is_told_to_boot_once_only_where_it_can_forget_it_again() {

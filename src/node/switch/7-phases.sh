@@ -221,9 +221,8 @@ stage_instead() { # REASON
   stage
 }
 
-read_all() { # FILE -> VALUE, nothing where there is no such file
+read_all() { # FILE -> VALUE
   VALUE=
-  [ -r "$1" ] || return 0
   while IFS= read -r line || [ -n "$line" ]; do VALUE=$VALUE${VALUE:+$NEWLINE}$line; done <"$1"
 }
 
@@ -232,9 +231,11 @@ check_inhibitors() {
   [ -r "$SYSTEM/switch-inhibitors" ] || return 0
   read_all "$SYSTEM/switch-inhibitors"
   wanted=$VALUE
-  read_all /run/booted-system/switch-inhibitors
-  booted=$VALUE
-  [ -n "$booted" ] || booted='{}'
+  booted='{}'
+  if [ -r /run/booted-system/switch-inhibitors ]; then
+    read_all /run/booted-system/switch-inhibitors
+    booted=$VALUE
+  fi
   [ "$wanted" = "$booted" ] && return 0
   if may_stage; then stage_instead "switch inhibitors differ from the booted system's"; fi
   finish rolled-back needs-reboot "switch inhibitors differ from the booted system's: $booted -> $wanted"
