@@ -1,6 +1,7 @@
 //! Carries out actions, one per node at a time. No choice is left here: `plan` made it, and the node has the last word.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -164,10 +165,12 @@ async fn perform(
                 desk.look_again();
             }
         }
+        // The sender of stages lives as long as the action.
+        std::future::pending::<Infallible>().await
     };
     let (outcome, hooks) = tokio::select! {
         ended = act => ended,
-        () = announce => unreachable!("the sender of stages lives as long as the action"),
+        never = announce => match never {},
     };
     meter.ended(counted::deployment(&outcome));
     report(&outcome);

@@ -131,8 +131,11 @@ impl Node {
         };
         Answered::Seen(match did {
             Knock::Ended(entry) => return Answered::Ended(entry),
-            // What follows a verdict asks nothing of us before it is over.
-            Knock::Accepted => "contact health committing".to_owned(),
+            // What follows a verdict asks nothing of us before it is over; a boot loader may take its time.
+            Knock::Accepted => {
+                stage.send_replace(Stage::Switching { phase: Phase::Committing, detail: String::new() });
+                "contact health committing".to_owned()
+            }
             Knock::Made => phase,
             Knock::Answered | Knock::Silence => AT_ONCE.to_owned(),
         })

@@ -112,7 +112,7 @@ impl Metrics {
             ),
             phase_seconds: make.histograms(
                 "driftless_deployment_phase_duration_seconds",
-                "Time that deployments spent in one phase.",
+                "Time that deployments spent in one phase. Without health checks, a commit of less than 5 s counts as contact.",
                 &["phase"],
                 PHASE,
             ),
