@@ -86,7 +86,7 @@ pub fn plan(release: &Release, observed: &Observed, intent: &Intent, now: Timest
     }
     for ((node, decision), wave) in release.nodes.iter().zip(&mut decisions).zip(waves.places()) {
         if let Decision::Act { action } = decision
-            && let Some(hold) = gate.hold(node, *wave, action)
+            && let Some(hold) = gate.hold(node, wave, action)
         {
             *decision = hold.into();
         }

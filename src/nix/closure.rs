@@ -24,6 +24,8 @@ const SYSTEMS: usize = 50;
 
 /// Files that are looked at before a program is asked, whose start takes about as long.
 const FILES: usize = 2_000;
+/// Longest time for that.
+const LOOKING: Duration = Duration::from_secs(5);
 
 /// Closures that are remembered. A switch asks twice for each of its two; a desktop's takes 300 KiB.
 const REMEMBERED: usize = 32;
@@ -218,7 +220,9 @@ async fn look(paths: Vec<StorePath>) -> Vec<(StorePath, u64)> {
         let size = |path: StorePath| Some((path.clone(), nar::size(&path, &mut files)?));
         paths.into_iter().filter_map(size).collect()
     };
-    tokio::task::spawn_blocking(look).await.unwrap_or_default()
+    // Where the store hangs, the program that is asked instead has a deadline as well.
+    let looked = tokio::time::timeout(LOOKING, tokio::task::spawn_blocking(look)).await;
+    looked.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 /// One line for each path, in the order of the arguments. Otherwise what is wrong with them.

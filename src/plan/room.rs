@@ -155,7 +155,7 @@ struct Turn<'a> {
 fn by_turn<'a>(release: &'a Release, waves: &Waves<'_>, decisions: &[Decision]) -> Vec<Turn<'a>> {
     let mut turns = Vec::new();
     let nodes = release.nodes.iter().zip(waves.places()).zip(decisions);
-    for (at, (((name, node), &wave), decision)) in nodes.enumerate() {
+    for (at, (((name, node), wave), decision)) in nodes.enumerate() {
         let Decision::Act { action } = decision else { continue };
         let (what, manner) = match action {
             Action::Attach { .. } => (0, Manner::Begun),

@@ -11,10 +11,8 @@ use crate::model::rollout::Wave;
 pub struct Waves<'a> {
     /// By name, as they came.
     waves: Vec<Vec<&'a NodeName>>,
-    /// In the order of names.
-    of: Vec<(&'a NodeName, usize)>,
-    /// The wave of each node, as they came.
-    places: Vec<Option<usize>>,
+    /// The wave of each node, in the order of names.
+    of: Vec<(&'a NodeName, Option<usize>)>,
     unknown: BTreeSet<&'a NodeName>,
 }
 
@@ -33,13 +31,12 @@ impl<'a> Waves<'a> {
         nodes: impl Iterator<Item = (&'a NodeName, Option<&'a BTreeSet<Tag>>)>,
     ) -> Self {
         let (mut waves, mut unknown) = (vec![Vec::new(); declared.len()], BTreeSet::new());
-        let (mut of, mut places) = (Vec::new(), Vec::new());
+        let mut of = Vec::new();
         for (name, tags) in nodes {
             let mut asked = declared.iter().map(|wave| wave.on.means(name, tags)).enumerate();
             let place = match asked.find(|(_, meant)| *meant != Some(false)) {
                 Some((index, Some(_))) => {
                     waves[index].push(name);
-                    of.push((name, index));
                     Some(index)
                 }
                 Some((_, None)) => {
@@ -48,9 +45,9 @@ impl<'a> Waves<'a> {
                 }
                 None => None,
             };
-            places.push(place);
+            of.push((name, place));
         }
-        Self { waves, of, places, unknown }
+        Self { waves, of, unknown }
     }
 
     /// How many there are.
@@ -66,12 +63,12 @@ impl<'a> Waves<'a> {
     /// The wave of a node, from 0. `None`: it is in no wave, or in one of those that only its tags will tell.
     pub fn wave_of(&self, name: &NodeName) -> Option<usize> {
         let found = self.of.binary_search_by_key(&name, |(other, _)| other).ok()?;
-        Some(self.of[found].1)
+        self.of[found].1
     }
 
     /// The wave of each node, in the order in which they were given.
-    pub fn places(&self) -> &[Option<usize>] {
-        &self.places
+    pub fn places(&self) -> impl Iterator<Item = Option<usize>> {
+        self.of.iter().map(|(_, place)| *place)
     }
 
     /// The nodes of a wave, by name.
