@@ -1,6 +1,7 @@
 //! Behaviour of `plan`: tables of single questions here, properties over random fleets and histories beside it.
 
 mod properties;
+mod reboots;
 mod rollouts;
 mod simulation;
 mod views;
