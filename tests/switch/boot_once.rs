@@ -350,7 +350,9 @@ fn switch_inhibitors_hold_only_where_they_differ_from_the_booted_systems() {
             let folder = bench.machine.path(folder);
             let _ = std::fs::remove_dir_all(&folder);
             std::fs::create_dir_all(&folder).unwrap();
-            text.map(|text| std::fs::write(folder.join("switch-inhibitors"), text).unwrap());
+            if let Some(text) = text {
+                std::fs::write(folder.join("switch-inhibitors"), text).unwrap();
+            }
         };
         write("/root/new", Some(wanted));
         write("/root/booted", booted);
