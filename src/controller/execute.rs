@@ -17,7 +17,7 @@ use crate::model::hook::{Hook, HookPolicy};
 use crate::model::journal::{Entry, Outcome};
 use crate::model::name::NodeName;
 use crate::model::node::Goal;
-use crate::model::observed::{AttemptKind, Stage};
+use crate::model::observed::{AttemptKind, BootId, Stage};
 use crate::model::store_path::StorePath;
 use crate::nix::Nix;
 use crate::node::{Node, NodeError, Order, Rebooted};
@@ -84,11 +84,6 @@ impl Running {
     /// Starts one action.
     pub fn start(&mut self, job: Job, desk: &Desk) {
         let Job { node, action, revision, .. } = &job;
-        let goal = match action {
-            Action::Deploy { goal, .. } => *goal,
-            Action::Attach { .. } | Action::Reboot { .. } => node.spec().goal,
-        };
-        let toplevel = action.toplevel().clone();
         let first = match action {
             Action::Deploy { .. } | Action::Attach { .. } => Stage::Preparing,
             Action::Reboot { .. } => Stage::Rebooting,
@@ -96,8 +91,7 @@ impl Running {
         let (show, stage) = watch::channel(first);
         let name = node.name().clone();
         let span = tracing::info_span!("act", node = %name, revision = revision.get(..7).unwrap_or(revision));
-        let work = perform(job, toplevel, goal, (show, stage.clone()), desk.clone());
-        let task = tokio::spawn(work.instrument(span));
+        let task = tokio::spawn(perform(job, show, desk.clone()).instrument(span));
         self.0.insert(name, Acting { stage, task });
     }
 
@@ -127,64 +121,90 @@ impl Running {
     }
 }
 
-async fn perform(
-    job: Job,
-    toplevel: StorePath,
+async fn perform(job: Job, show: watch::Sender<Stage>, desk: Desk) {
+    tracing::info!(toplevel = %job.action.toplevel(), "started");
+    let (outcome, hooks) = match &job.action {
+        Action::Reboot { boot, toplevel } => (reboot(&job, boot, toplevel).await.map(|()| None), Ok(())),
+        Action::Attach { id, .. } => {
+            let switch = job.node.attach(id, &show);
+            measured(&job, job.node.spec().goal, switch, &show, &desk).await
+        }
+        Action::Deploy { toplevel, expected, goal, purpose } => {
+            let order = Order {
+                toplevel: toplevel.clone(),
+                expected: expected.clone(),
+                goal: *goal,
+                revision: job.revision.clone(),
+                asker: asker(*purpose),
+                hooks: hooks(&job, toplevel, expected).to_vec(),
+            };
+            let switch = job.node.deploy(&job.nix, &order, &show);
+            measured(&job, *goal, switch, &show, &desk).await
+        }
+    };
+    hand_in(&job, outcome, hooks, &desk).await;
+}
+
+async fn reboot(job: &Job, boot: &BootId, toplevel: &StorePath) -> Result<(), NodeError> {
+    let outcome = job.node.reboot_into(boot, toplevel, job.node.spec().reboot.timeout).await;
+    job.metrics.rebooted(counted::reboot(&outcome));
+    report_reboot(&outcome);
+    outcome.map(|_| ())
+}
+
+/// A switch and the hooks after it, with how far it is shown and counted: how it ended, and how the hooks did.
+async fn measured(
+    job: &Job,
     goal: Goal,
-    (show, mut stage): (watch::Sender<Stage>, watch::Receiver<Stage>),
-    desk: Desk,
-) {
-    tracing::info!(%toplevel, "started");
-    if let Action::Reboot { boot, .. } = &job.action {
-        let outcome = job.node.reboot_into(boot, &toplevel, job.node.spec().reboot.timeout).await;
-        job.metrics.rebooted(counted::reboot(&outcome));
-        report_reboot(&outcome);
-        return hand_in(&job, toplevel, (outcome.map(|_| None), Ok(())), &desk).await;
-    }
+    switch: impl Future<Output = Result<Entry, NodeError>>,
+    show: &watch::Sender<Stage>,
+    desk: &Desk,
+) -> (Result<Option<Entry>, NodeError>, Result<(), NodeError>) {
     let act = async {
-        let outcome = switch(&job, &show).await;
+        let outcome = switch.await;
         let hooks = match &outcome {
             Ok(entry) => {
-                let hooks = hooks(&job, &entry.system, &entry.previous);
-                job.node.hooks_after(hooks, entry, &show).await
+                let hooks = hooks(job, &entry.system, &entry.previous);
+                job.node.hooks_after(hooks, entry, show).await
             }
             Err(_) => Ok(()),
         };
         (outcome, hooks)
     };
     let mut meter = DeploymentMeter::start(job.metrics.clone(), goal);
-    let mut shown = Instant::now();
-    let announce = async {
-        while stage.changed().await.is_ok() {
-            let stage = stage.borrow_and_update().clone();
-            meter.stage(&stage);
-            let chatting =
-                matches!(stage, Stage::Copying { .. } | Stage::Building { .. } | Stage::Hook { .. });
-            if !chatting || shown.elapsed() > SHOW {
-                shown = Instant::now();
-                desk.look_again();
-            }
-        }
-        // The sender of stages lives as long as the action.
-        std::future::pending::<Infallible>().await
-    };
     let (outcome, hooks) = tokio::select! {
         ended = act => ended,
-        never = announce => match never {},
+        never = announce(show.subscribe(), &mut meter, desk) => match never {},
     };
     meter.ended(counted::deployment(&outcome));
     report(&outcome);
     if let Err(error) = &hooks {
         tracing::error!(error = error as &dyn std::error::Error, "a hook failed after the switch");
     }
-    hand_in(&job, toplevel, (outcome.map(Some), hooks), &desk).await;
+    (outcome.map(Some), hooks)
+}
+
+/// Counts each stage, and has it shown.
+async fn announce(mut stage: watch::Receiver<Stage>, meter: &mut DeploymentMeter, desk: &Desk) -> Infallible {
+    let mut shown = Instant::now();
+    while stage.changed().await.is_ok() {
+        let stage = stage.borrow_and_update().clone();
+        meter.stage(&stage);
+        let chatting = matches!(stage, Stage::Copying { .. } | Stage::Building { .. } | Stage::Hook { .. });
+        if !chatting || shown.elapsed() > SHOW {
+            shown = Instant::now();
+            desk.look_again();
+        }
+    }
+    // The sender of stages lives as long as the action.
+    std::future::pending().await
 }
 
 /// Looked at before it counts as over, so that the next plan does not act on what was there before.
 async fn hand_in(
     job: &Job,
-    toplevel: StorePath,
-    (outcome, hooks): (Result<Option<Entry>, NodeError>, Result<(), NodeError>),
+    outcome: Result<Option<Entry>, NodeError>,
+    hooks: Result<(), NodeError>,
     desk: &Desk,
 ) {
     let seen = job.node.look(LOOK).await;
@@ -195,30 +215,15 @@ async fn hand_in(
     };
     let hooks = hooks.map_err(|error| said(&node, &error));
     let sight = sight(&node, seen);
-    let ended = actions::Ended { toplevel, outcome, hooks, sight };
+    let ended = actions::Ended { toplevel: job.action.toplevel().clone(), outcome, hooks, sight };
     desk.hand_in(News::Ended(Box::new(Ended { node, entry, ended })));
 }
 
-/// Copies and switches, or watches what is switching.
-async fn switch(job: &Job, show: &watch::Sender<Stage>) -> Result<Entry, NodeError> {
-    match &job.action {
-        Action::Deploy { toplevel, expected, goal, purpose } => {
-            let asker = match purpose {
-                Purpose::Proof | Purpose::Heal | Purpose::Release => CONTROLLER.to_owned(),
-                Purpose::TakeBack => format!("{CONTROLLER} (taking the release back)"),
-            };
-            let order = Order {
-                toplevel: toplevel.clone(),
-                expected: expected.clone(),
-                goal: *goal,
-                revision: job.revision.clone(),
-                asker,
-                hooks: hooks(job, toplevel, expected).to_vec(),
-            };
-            job.node.deploy(&job.nix, &order, show).await
-        }
-        Action::Attach { id, .. } => job.node.attach(id, show).await,
-        Action::Reboot { .. } => unreachable!("a reboot is no switch"),
+/// Whom the node's journal names.
+fn asker(purpose: Purpose) -> String {
+    match purpose {
+        Purpose::Proof | Purpose::Heal | Purpose::Release => CONTROLLER.to_owned(),
+        Purpose::TakeBack => format!("{CONTROLLER} (taking the release back)"),
     }
 }
 
