@@ -6,7 +6,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use driftless_lab::{Fleet, Lab, Node, System};
+use driftless_lab::{Fleet, Lab, Node, Setup, System};
 
 use crate::usage::Usage;
 
@@ -34,7 +34,9 @@ impl World {
             .flat_map(|side| (0..SIDE).map(move |number| format!("{side}{number}")))
             .collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let nodes = lab.nodes(&names, &installed).context("booting the nodes")?;
+        // What a login costs is a part of what is measured.
+        let setup = Setup { sshd_options: Vec::new(), ..Setup::default() };
+        let nodes = lab.nodes_with(&names, &installed, &setup).context("booting the nodes")?;
         let binary = Path::new(env!("CARGO_BIN_EXE_driftless"));
         let fleet = Fleet::new(&lab, nodes, binary, Path::new(env!("CARGO_MANIFEST_DIR")))?;
         let world = World { fleet, cores: available_parallelism()?.get(), usage: None };

@@ -64,14 +64,7 @@ pub fn run(options: Options) -> Result<Report> {
     let stray = |number: usize| System::new(&format!("by hand {number}")).package("htop", "3.3.0").build();
     let strays = (0..3).map(stray).collect::<Result<Vec<_>>>()?;
     let setup = Setup { store: strays.clone(), ..Setup::default() };
-    let nodes = thread::scope(|scope| {
-        let booting: Vec<_> =
-            NODES.map(|name| scope.spawn(|| lab.node_with(name, &installed, &setup))).into();
-        let booted = booting
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        booted.collect::<Result<Vec<_>>>()
-    })?;
+    let nodes = lab.nodes_with(&NODES, &installed, &setup)?;
     let fleet = Fleet::new(&lab, nodes, &options.binary, &options.project)?;
     let field = Field::new(fleet, installed, strays, diary);
     let witness = Witness::new();

@@ -97,8 +97,14 @@ impl Lab {
 
     /// Boots plain nodes side by side.
     pub fn nodes(&self, names: &[&str], system: &str) -> Result<Vec<Node>> {
+        self.nodes_with(names, system, &Setup::default())
+    }
+
+    /// Boots nodes with this setup side by side.
+    pub fn nodes_with(&self, names: &[&str], system: &str, setup: &Setup) -> Result<Vec<Node>> {
         std::thread::scope(|scope| {
-            let booting: Vec<_> = names.iter().map(|name| scope.spawn(|| self.node(name, system))).collect();
+            let boot = |name| self.node_with(name, system, setup);
+            let booting: Vec<_> = names.iter().map(|name| scope.spawn(move || boot(name))).collect();
             booting
                 .into_iter()
                 .map(|thread| match thread.join() {
