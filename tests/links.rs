@@ -224,6 +224,34 @@ async fn a_deployment_at_the_other_end_of_the_world_costs_a_fixed_number_of_roun
     region.assert_nothing_left().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_falls_silent_before_a_switch_has_said_that_it_began_is_not_waited_for() {
+    let region = Region::new("first", 1);
+    let system = built(&System::new("second"));
+    let node = region.node(0, &system, |_| {});
+    let machine = &region.machines[0];
+    let freeze = "until ls /var/lib/driftless-node/switches/*/order; do sleep 0.01; done >/dev/null 2>&1
+        pkill -STOP -f '^sshd: root@'";
+    std::thread::scope(|scope| {
+        let frozen = scope.spawn(|| machine.enter(freeze).unwrap().ok().unwrap());
+        let ended = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(region.deploy_and(
+                &node,
+                &system,
+                |_| false,
+                async || {},
+            ))
+        });
+        frozen.join().unwrap();
+        let ended = ended.unwrap();
+        assert_eq!(ended.outcome, Some(Outcome::Succeeded), "{ended:?}");
+    });
+    region.assert_runs(0, &system);
+    machine.enter("pkill -CONT -f '^sshd: root@'").unwrap().ok().unwrap();
+    node.close().await;
+    region.assert_nothing_left().await;
+}
+
 /// What becomes of a deployment whose wire is dead for a while (`None`: until the node has decided alone), from one moment on.
 async fn after_silence(
     region: &Region,

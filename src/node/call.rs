@@ -26,6 +26,8 @@ const READ: &str = r#"eval "$(cat)""#;
 /// Hands the login's own SSH_CONNECTION on, before an escalation drops it from the environment. (driftless-node does that
 /// by itself.)
 const WITH_CONNECTION: &str = r#"exec "$@" "${SSH_CONNECTION-}""#;
+/// What stands for it where nothing drops it. (A script of before takes it for another connection, which it is.)
+const FROM_ENVIRONMENT: &str = "-";
 const WITH_SSH_FROM: &str = r#"exec "$@" "ssh-from=${SSH_CONNECTION-}""#;
 /// The same where nothing drops it, for the shell that goes on itself.
 const ADD_SSH_FROM: &str = r#"set -- "$@" "ssh-from=${SSH_CONNECTION-}""#;
@@ -104,6 +106,8 @@ impl<'a> Call<'a> {
         match self.of {
             Of::Start if escalation.is_empty() => {}
             Of::Start => put(&mut words, &["sh", "-c", WITH_SSH_FROM, "sh"]),
+            // The script finds it in its environment.
+            Of::Contact(_) if escalation.is_empty() => {}
             Of::Contact(_) => put(&mut words, &["sh", "-c", WITH_CONNECTION, "sh"]),
             Of::Node(_) | Of::Paths(_) | Of::Switch(_) | Of::Secrets(_) => {}
         }
@@ -137,6 +141,9 @@ impl<'a> Call<'a> {
             }
         };
         put(&mut words, &self.words);
+        if matches!(self.of, Of::Contact(_)) && escalation.is_empty() {
+            put(&mut words, &[FROM_ENVIRONMENT]);
+        }
         (words, Zeroizing::new(input))
     }
 

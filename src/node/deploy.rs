@@ -49,6 +49,14 @@ pub struct Order {
     pub hooks: Vec<Hook>,
 }
 
+/// A switch that has begun.
+enum Started {
+    /// In this phase, where the node told.
+    Running { phase: Option<String> },
+    /// It is over already.
+    Ended(Box<Entry>),
+}
+
 impl Node {
     /// Copies a system to the node and switches to it. `Ok` is the journal's entry, whatever its outcome.
     pub async fn deploy(
@@ -72,23 +80,26 @@ impl Node {
             self.abandon(&id).await;
             return Err(error);
         }
-        let nonce = random_hex();
-        // From here on the node may be switching, whether or not its answer arrives: nobody ends this watch now.
-        stage.send_replace(Stage::Switching { phase: Phase::Checking, detail: String::new() });
-        let started = self.start(&id, &nonce, order).await;
-        if let Err(NodeError::Refused { .. }) = &started {
-            self.abandon(&id).await;
-        }
-        let (phase, seen) = begun(started?.as_deref());
-        stage.send_replace(Stage::Switching { phase, detail: String::new() });
-        let following = Following {
+        let switch = Following {
             id,
-            nonce,
+            nonce: random_hex(),
             checks: self.spec.health_checks.after.clone(),
             deadlines: self.deadlines(),
-            seen,
+            seen: AT_ONCE,
         };
-        self.follow(&following, stage).await
+        // From here on the node may be switching, whether or not its answer arrives: nobody ends this watch now.
+        stage.send_replace(Stage::Switching { phase: Phase::Checking, detail: String::new() });
+        let started = self.start(&switch, order).await;
+        if let Err(NodeError::Refused { .. }) = &started {
+            self.abandon(&switch.id).await;
+        }
+        let phase = match started? {
+            Started::Ended(entry) => return Ok(*entry),
+            Started::Running { phase } => phase,
+        };
+        let (phase, seen) = begun(phase.as_deref(), order);
+        stage.send_replace(Stage::Switching { phase, detail: String::new() });
+        self.follow(&Following { seen, ..switch }, stage).await
     }
 
     /// Copies a system to the node and does not switch.
@@ -158,12 +169,20 @@ impl Node {
         }
     }
 
-    /// Yields the phase that it is in, where the node told.
-    async fn start(&self, id: &SwitchId, nonce: &str, order: &Order) -> Result<Option<String>, NodeError> {
-        let arguments = self.start_arguments(id, nonce, order);
-        match self.ask_start(&arguments, START).await {
-            Ok(reply) => self.started(&reply),
-            Err(error) if error.is_connection() => self.find_started(id, error).await.map(|()| None),
+    async fn start(&self, switch: &Following, order: &Order) -> Result<Started, NodeError> {
+        let arguments = self.start_arguments(&switch.id, &switch.nonce, order);
+        let answer = tokio::select! {
+            answer = self.ask_start(&arguments, START) => answer,
+            // The connection that it was started over has not lived to see its answer; a new one did better.
+            ended = self.makes_contact(switch) => {
+                return Ok(ended.map_or(Started::Running { phase: None }, Started::Ended));
+            }
+        };
+        match answer {
+            Ok(reply) => self.started(&reply).map(|phase| Started::Running { phase }),
+            Err(error) if error.is_connection() => {
+                self.find_started(&switch.id, error).await.map(|()| Started::Running { phase: None })
+            }
             Err(error) => Err(error),
         }
     }

@@ -9,9 +9,10 @@ use tokio::sync::watch;
 
 use super::frame::Reply;
 use super::ways::Moved;
-use super::{Node, NodeError};
+use super::{Node, NodeError, Order};
 use crate::model::health::Checks;
 use crate::model::journal::{Deadlines, Entry, Phase, SwitchId};
+use crate::model::node::Goal;
 use crate::model::observed::Stage;
 use crate::model::way::Which;
 
@@ -23,6 +24,9 @@ const VERDICT: Duration = Duration::from_secs(8);
 const POLL: Duration = Duration::from_secs(10);
 /// Between two tries to reach a node that is in the middle of a switch.
 pub const KNOCK: Duration = Duration::from_millis(500);
+
+/// Most switches say within this that they have begun.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// No phase: the node answers whatever phase it is in.
 pub const AT_ONCE: &str = "-";
@@ -42,9 +46,13 @@ pub struct Following {
 }
 
 /// What need not be asked of a switch that has just begun, where the node told how far it is.
-pub fn begun(phase: Option<&str>) -> (Phase, &'static str) {
+pub fn begun(phase: Option<&str>, order: &Order) -> (Phase, &'static str) {
     match phase {
         Some("testing") => (Phase::Testing, TESTING),
+        // What is not there yet is tested within a moment, and nothing is asked of us before it was.
+        Some("checking") if order.goal != Goal::Boot && order.toplevel != order.expected => {
+            (Phase::Testing, TESTING)
+        }
         Some(_) | None => (Phase::Checking, BEGUN),
     }
 }
@@ -178,6 +186,24 @@ impl Node {
             }
         }
         Moved::No
+    }
+
+    /// Waits for a switch that does not say that it has begun, and may have cut the connection over which it would. Ends when
+    /// the node has taken a new one for contact; `Some` where the switch is over by then.
+    pub(super) async fn makes_contact(&self, switch: &Following) -> Option<Box<Entry>> {
+        tokio::time::sleep(SILENCE).await;
+        loop {
+            let ended = match self.knock(switch, Which::Declared).await {
+                Knock::Ended(entry) => Some(entry),
+                Knock::Accepted | Knock::Made => None,
+                Knock::Answered | Knock::Silence => {
+                    tokio::time::sleep(KNOCK * 2).await;
+                    continue;
+                }
+            };
+            self.ways.work_over(Which::Declared);
+            return ended;
+        }
     }
 
     /// One try to make contact over one way. Only the node's own word afterwards counts.

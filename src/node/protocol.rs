@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rand::Rng;
 
+use super::any_shell::is_for_any_shell;
 use super::call::{Call, Of};
 use super::frame::{FrameError, Reply};
 use super::installed::{self, Heard, Program, Sure};
@@ -261,13 +262,17 @@ impl Node {
 /// itself.
 fn command_line(words: &[String]) -> Result<String, shlex::QuoteError> {
     let joined = |words: &[String]| shlex::try_join(words.iter().map(String::as_str));
+    let line = joined(words)?;
     match words {
+        // Any login shell starts this one itself.
+        [sh, ..] if sh == "sh" && is_for_any_shell(&line) => Ok(format!("exec {line}")),
+        // Else there is a shell already by then, which goes on.
         [sh, c, code, name, arguments @ ..] if sh == "sh" && c == "-c" && name == "sh" => {
             Ok(format!("set -- {}\n{code}", joined(arguments)?))
         }
         // Of an escalation that is missing, `exec` would speak in its own name.
-        [sh, ..] if sh == "sh" => Ok(format!("exec {}", joined(words)?)),
-        _ => joined(words),
+        [sh, ..] if sh == "sh" => Ok(format!("exec {line}")),
+        _ => Ok(line),
     }
 }
 

@@ -25,9 +25,11 @@ verb_attach() { # ID "SEEN..." SECONDS
 
 # contact, vouch, recontact, accept and reject touch files only: a sick D-Bus cannot keep anyone from proving that the node is
 # well.
-verb_contact() { # ID NONCE SSH_CONNECTION
+verb_contact() { # ID NONCE SSH_CONNECTION, or - where nothing has taken that from the environment
   [ "$2" = "$NONCE" ] || { reply 'refused nonce'; return 1; }
-  if [ -n "$SSH_FROM" ] && [ "$3" = "$SSH_FROM" ]; then reply 'refused same-connection'; return 1; fi
+  came_by=$3
+  [ "$came_by" != - ] || came_by=${SSH_CONNECTION-}
+  if [ -n "$SSH_FROM" ] && [ "$came_by" = "$SSH_FROM" ]; then reply 'refused same-connection'; return 1; fi
   # The way to the previous system proves nothing about the new one's: it is a `recontact`, which counts after a rollback.
   case $verb-$PHASE in
     contact-contact | contact-recontact | vouch-contact | vouch-recontact | recontact-recontact) ;;

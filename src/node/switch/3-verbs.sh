@@ -19,12 +19,21 @@ surely() { # ARGUMENT OF SYSTEMCTL...
   return 1
 }
 
-# A unit a line; those of our own do not count.
-failed_units() { # [surely]
+# Separated by blanks; those of our own do not count.
+read_failed() { # [surely] -> FAILED
+  FAILED=
   listed=$("${1:-system_ctl}" list-units --state=failed --plain --no-legend --no-pager --full 2>/dev/null) || return 1
-  printf '%s\n' "$listed" | while read -r unit _; do
-    case $unit in driftless-*) ;; ?*) printf '%s\n' "$unit" ;; esac
+  old_ifs=$IFS
+  IFS=$NEWLINE
+  set -f
+  for line in $listed; do
+    IFS=' '
+    # shellcheck disable=SC2086 # split on purpose: UNIT LOAD ACTIVE SUB DESCRIPTION (systemctl(1), list-units)
+    set -- $line
+    case ${1:-} in driftless-* | '') ;; *) FAILED="$FAILED $1" ;; esac
   done
+  IFS=$old_ifs
+  set +f
 }
 
 read_default() { # -> DEFAULT, empty where there is no such profile
@@ -32,19 +41,41 @@ read_default() { # -> DEFAULT, empty where there is no such profile
   is_store_path "$DEFAULT" || DEFAULT=
 }
 
-# The id of each switch, oldest first. Ids carry the clocks of those who asked, and clocks go back; the number is the
-# node's own. One that a power cut took the number from counts as the oldest.
-entries() {
+# The id of each switch, oldest first, a line each. Ids carry the clocks of those who asked, and clocks go back; the number
+# is the node's own. One that a power cut took the number from counts as the oldest.
+read_entries() { # -> ENTRIES
+  ENTRIES='' numbered='' last=0 sorted=yes
   for dir in "$JOURNAL"/*/; do
     dir=${dir%/}
     is_id "${dir##*/}" || continue
     { read -r number <"$dir/number"; } 2>/dev/null || number=0
-    printf '%s %s\n' "$number" "${dir##*/}"
-  done | sort -s -n -k 1,1 | cut -d ' ' -f 2
+    is_number "$number" || number=0
+    [ "$number" -ge "$last" ] || sorted=no
+    last=$number
+    ENTRIES=$ENTRIES${dir##*/}$NEWLINE
+    numbered="$numbered$number ${dir##*/}$NEWLINE"
+  done
+  # As a rule the clocks have gone on, and there is nothing to sort.
+  [ "$sorted" = yes ] || ENTRIES=$(printf '%s' "$numbered" | sort -s -n -k 1,1 | cut -d ' ' -f 2)
+}
+
+# By one program where all of them are there, as they almost always are.
+read_systems() { # -> RUNNING DEFAULT BOOTED_SYSTEM
+  if [ -e /run/current-system ] && [ -e "$PROFILE" ] && [ -e /run/booted-system ]; then
+    # shellcheck disable=SC2046 # split on purpose: a store path has no blanks
+    set -- $(exec readlink -f /run/current-system "$PROFILE" /run/booted-system)
+    if [ $# -eq 3 ] && is_store_path "$2"; then
+      RUNNING=$1 DEFAULT=$2 BOOTED_SYSTEM=$3
+      return
+    fi
+  fi
+  read_running
+  read_default
+  read_booted
 }
 
 verb_observe() { # [nix]
-  read_running
+  read_systems
   system=$RUNNING
   if [ ! -e /etc/NIXOS ] || ! is_store_path "$system"; then
     reply "error not-nixos"
@@ -58,22 +89,20 @@ verb_observe() { # [nix]
   clock %s
   reply "clock $CLOCK"
   reply "running $system"
-  read_default
   reply "boot-default $DEFAULT"
   link=$(readlink "$PROFILE")
   link=${link##*/}
   link=${link#system-}
   reply "generation ${link%-link}"
-  read_booted
   booted=$BOOTED_SYSTEM
   reply "booted $booted"
   reply_kernels booted "$booted"
   if [ "$booted" = "$system" ]; then
-    reply_each running-kernel "$kernels"
+    reply_each running-kernel "$KERNELS"
   else
     reply_kernels running "$system"
   fi
-  failed_units | while read -r unit; do reply "failed-unit $unit"; done
+  read_failed && reply_words failed-unit "$FAILED"
   reply_free
   if read_staged && [ "$STAGED_IN" = "$BOOT_NOW" ]; then reply "staged $WAITS_FOR"; fi
   if [ "${1:-}" = nix ]; then reply "nix-version $(nix --version 2>/dev/null </dev/null)"; fi
@@ -102,33 +131,39 @@ reply_each() { # KEY LINES
   set +f
 }
 
-# What only a boot changes.
-reply_kernels() { # booted|running SYSTEM -> kernels
-  system_of_kernels=$1
-  kernels=$(kernels_of "$2")
-  [ -n "$kernels" ] || return 0
-  reply_each "$system_of_kernels-kernel" "$kernels"
+# The names of units may hold what is a pattern of files.
+reply_words() { # KEY WORDS
+  set -f
+  for word in $2; do reply "$1 $word"; done
+  set +f
 }
 
-kernels_of() { # SYSTEM
+# What only a boot changes.
+reply_kernels() { # booted|running SYSTEM -> KERNELS
+  read_kernels "$2"
+  [ -z "$KERNELS" ] || reply_each "$1-kernel" "$KERNELS"
+}
+
+read_kernels() { # SYSTEM -> KERNELS, a line each
   system_of_parts=$1
+  KERNELS=
   set --
   for part in kernel initrd kernel-modules; do
     [ -e "$system_of_parts/$part" ] && set -- "$@" "$system_of_parts/$part"
   done
-  [ $# -eq 0 ] || readlink -f "$@"
+  [ $# -eq 0 ] || KERNELS=$(exec readlink -f "$@")
 }
 
 reply_free() {
   # A line of titles, then one for each place that there is.
-  if listed=$(df -B1 --output=avail /nix /boot 2>/dev/null); then
+  if listed=$(exec df -B1 --output=avail /nix /boot 2>/dev/null); then
     # shellcheck disable=SC2086 # split on purpose
     set -- $listed
     reply "free-nix ${2:-}"
     reply "free-boot ${3:-}"
   else
     # shellcheck disable=SC2046 # split on purpose
-    set -- $(df -B1 --output=avail /nix 2>/dev/null)
+    set -- $(exec df -B1 --output=avail /nix 2>/dev/null)
     reply "free-nix ${2:-}"
     reply 'free-boot '
   fi
@@ -136,7 +171,8 @@ reply_free() {
 
 observe_journal() {
   newest=
-  for ID in $(entries); do
+  read_entries
+  for ID in $ENTRIES; do
     ENTRY=$JOURNAL/$ID
     reply_entry || continue
     case $VALUE in *"${TAB}finished$TAB"*) newest=$ID ;; esac
@@ -148,10 +184,7 @@ observe_journal() {
 reply_baseline() { # ID
   [ -r "$JOURNAL/$1/found" ] || return 0
   while read -r key value; do
-    [ "$key" = failed-before ] || continue
-    set -f
-    for unit in $value; do reply "baseline-unit $unit"; done
-    set +f
+    [ "$key" != failed-before ] || reply_words baseline-unit "$value"
   done <"$JOURNAL/$1/found"
 }
 

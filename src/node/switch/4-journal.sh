@@ -94,8 +94,12 @@ next_number() { # -> number
 forget_old() {
   set -- "$JOURNAL"/*/
   if [ $# -gt "$KEEP" ]; then
-    entries | head -n "-$KEEP" | while read -r old; do
-      [ "$old" = "$ID" ] || rm -rf "${JOURNAL:?}/$old" "${LIVE:?}/$old" "${ROOTS:?}/$old"
+    read_entries
+    # shellcheck disable=SC2086 # split on purpose: ids have no blanks
+    set -- $ENTRIES
+    while [ $# -gt "$KEEP" ]; do
+      [ "$1" = "$ID" ] || rm -rf "${JOURNAL:?}/$1" "${LIVE:?}/$1" "${ROOTS:?}/$1"
+      shift
     done
   fi
   # Roots of switches that a power cut ended: no other than this one can be running.

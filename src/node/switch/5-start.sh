@@ -55,7 +55,7 @@ find_shell() { # SYSTEM, a store path -> SHELL_BEFORE
 
 start_unit() {
   find_shell "$EXPECTED"
-  said=$(timeout -k 5 80 systemd-run --quiet --collect --no-ask-password --service-type=notify --unit="driftless-switch-$ID" \
+  said=$(exec timeout -k 5 80 systemd-run --quiet --collect --no-ask-password --service-type=notify --unit="driftless-switch-$ID" \
     -p NotifyAccess=all -p OOMPolicy=continue -p OOMScoreAdjust=-900 -p IgnoreOnIsolate=yes -p TimeoutStartSec=60 \
     "$SHELL_BEFORE" "$ENTRY/switch.sh" - run "$ID" 2>&1 </dev/null)
   if read_file "$LIVE/$ID/refusal" || read_file "$ENTRY/refusal"; then

@@ -93,9 +93,10 @@ stc_wait() {
 }
 
 new_failed_units() {
-  # IGNORE_UNITS are patterns of units, not of files.
+  read_failed surely || FAILED=systemd-does-not-answer
+  # Patterns of units, not of files.
   set -f
-  { failed_units surely || echo systemd-does-not-answer; } | while read -r unit; do
+  for unit in $FAILED; do
     case " $FAILED_BEFORE " in *" $unit "*) continue ;; esac
     for pattern in $IGNORE_UNITS; do
       # shellcheck disable=SC2254 # a pattern on purpose

@@ -206,8 +206,10 @@ may_stage() { [ "$REBOOTS" = allowed ] && [ "$GOAL" = switch ] && [ "$PROVING" =
 
 # A system without kernel (a container) has no other one.
 other_kernels() {
-  wanted=$(kernels_of "$SYSTEM") booted=$(kernels_of /run/booted-system)
-  [ -n "$wanted" ] && [ -n "$booted" ] && [ "$wanted" != "$booted" ]
+  read_kernels "$SYSTEM"
+  wanted=$KERNELS
+  read_kernels /run/booted-system
+  [ -n "$wanted" ] && [ -n "$KERNELS" ] && [ "$wanted" != "$KERNELS" ]
 }
 
 # From here on it is a switch with the goal to boot, also for whoever has to finish it.
