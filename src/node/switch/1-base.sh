@@ -129,10 +129,10 @@ short() { # TEXT -> LINE
   [ ${#LINE} -le 500 ] || LINE=$(printf '%s' "$LINE" | cut -c 1-500)
 }
 
-# A moment. bash waits for what nobody writes; another shell needs a program for it.
+# A moment. bash waits for what nobody writes, and may look often; another shell needs a program for it.
 pause() {
   if [ -n "${BASH_VERSION:-}" ] && [ -p "$LIVE/$ID/nothing" ]; then
-    eval 'read -r -t 0.2 _ <>"$LIVE/$ID/nothing"' 2>/dev/null
+    eval 'read -r -t 0.05 _ <>"$LIVE/$ID/nothing"' 2>/dev/null
     # More than 128 where the time was up.
     [ $? -le 128 ] || return 0
   fi

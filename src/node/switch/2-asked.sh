@@ -14,9 +14,12 @@ verb_attach() { # ID "SEEN..." SECONDS
   reply "deadlines $SWITCH_TIMEOUT $CONTACT_TIMEOUT $HEALTH_TIMEOUT"
   [ -n "$CHECKS" ] && reply "checks $CHECKS"
   # Between the death of a watcher and its successor nobody holds the lock for a moment.
-  for _ in 1 2 3 4 5 6 7 8 9 10; do
-    [ "$VALUE" = finished ] && break
+  now
+  alone_since=$NOW
+  while [ "$VALUE" != finished ]; do
     alive && break
+    now
+    [ $((NOW - alone_since)) -lt 3 ] || break
     pause
     live_phase || break
   done
@@ -47,7 +50,7 @@ verb_vouch() { # ID NONCE SSH_CONNECTION
   now
   vouch_began=$NOW
   while live_phase && [ "$VALUE" = contact ] && [ $((NOW - vouch_began)) -lt 5 ]; do
-    sleep 0.1
+    pause
     now
   done
   [ "$VALUE" = health ] && PHASE=health && verb_accept "$1" "$2" || return
