@@ -1,6 +1,7 @@
 //! One evaluator: asked for the names, or for some nodes. What it may have, hears and says; who is asked next is not decided here.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsRawFd;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -86,14 +87,16 @@ impl Nix {
         if of.is_some() {
             command.arg(reading::VERBOSE);
         }
-        let statistics = tempfile::NamedTempFile::new().ok();
+        // Without a name of its own nothing of it is left, however we end. (proc_pid_fd(5): whoever runs as our user opens it.)
+        let statistics = tempfile::tempfile().ok();
         if let Some(file) = &statistics {
-            command.env("NIX_SHOW_STATS", "1").env("NIX_SHOW_STATS_PATH", file.path());
+            let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+            command.env("NIX_SHOW_STATS", "1").env("NIX_SHOW_STATS_PATH", path);
         }
         let mut reading = Reading::of(deployment.top.as_deref());
         let text = self.ask(command, subject.clone(), memory, &mut reading).await?;
-        let counted = statistics.and_then(|file| std::fs::read(file.path()).ok());
-        let counted = counted.and_then(|text| serde_json::from_slice::<Statistics>(&text).ok());
+        let counted = statistics.and_then(|file| std::io::read_to_string(file).ok());
+        let counted = counted.and_then(|text| serde_json::from_str::<Statistics>(&text).ok());
         Ok(Asked {
             answers: answers(read(&text, subject)?, nodes),
             allocated: counted.map(|counted| counted.gc.total_bytes),

@@ -36,6 +36,9 @@ fn journal(seen: &Value, name: &str) -> Vec<(String, String)> {
 #[test]
 fn a_controller_that_is_killed_at_every_stage_does_nothing_twice_and_forgets_nothing() {
     let mut fleet = fleet(&["copies", "slow", "judged", "builds"]);
+    let temporary = fleet.dir().join("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    fleet.set_env("TMPDIR", &temporary.display().to_string());
     let commit = commit(&fleet, "first", |name| {
         let package = |name: &str, build: &str| {
             format!(
@@ -77,6 +80,10 @@ fn a_controller_that_is_killed_at_every_stage_does_nothing_twice_and_forgets_not
     for stage in ["evaluating", "building", "testing", "health"] {
         assert!(killed.contains(stage), "{stage} was not met: {killed:?}");
     }
+    let temporary = std::fs::read_dir(temporary).unwrap().flatten();
+    let left: Vec<_> = temporary.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    // A Nix that was killed leaves its builds' directories; that is Nix's.
+    assert!(left.iter().all(|name| name.starts_with("nix-")), "temporary files without an owner: {left:?}");
     for name in ["copies", "slow", "judged", "builds"] {
         assert_eq!(
             journal(&seen, name),
