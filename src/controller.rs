@@ -108,7 +108,7 @@ pub async fn run(
     reload: Arc<Notify>,
     shutdown: CancellationToken,
 ) -> Result<(), ControllerError> {
-    let _lock = state_lock::take(&options.state_dir)?;
+    let _lock = state_lock::take_over(&options.state_dir).await?;
     let config = &options.config;
     let source = Source::open(&config.source, &options.state_dir).map_err(ControllerError::Source)?;
     let nix = Nix::new(&config.nix, &options.state_dir).map_err(ControllerError::Nix)?;

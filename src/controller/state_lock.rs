@@ -4,6 +4,10 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a lock may outlive its controller.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// A state directory that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,20 @@ pub fn take(path: &Path) -> Result<StateLock, StateError> {
     }
 }
 
+/// The same where one before may just have been killed: what it was about to start shares its lock until it is another
+/// program (fork(2), flock(2)).
+pub async fn take_over(path: &Path) -> Result<StateLock, StateError> {
+    let began = Instant::now();
+    loop {
+        match take(path) {
+            Err(StateError::InUse { .. }) if began.elapsed() < MOMENT => {
+                tokio::time::sleep(MOMENT / 20).await
+            }
+            taken => return taken,
+        }
+    }
+}
+
 /// Root may say something while the controller of another user does not run; that one has to get in again.
 fn leave_to_owner(file: &File, folder: &Path) -> io::Result<()> {
     let (mine, owner) = (file.metadata()?, fs::metadata(folder)?);
@@ -56,6 +74,20 @@ fn leave_to_owner(file: &File, folder: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_lock_that_outlives_its_controller_for_a_moment_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = take(dir.path()).unwrap();
+        let freed = async {
+            tokio::time::sleep(MOMENT / 5).await;
+            drop(shared);
+        };
+        let (taken, ()) = tokio::join!(take_over(dir.path()), freed);
+        let taken = taken.unwrap();
+        assert!(matches!(take_over(dir.path()).await, Err(StateError::InUse { .. })));
+        drop(taken);
+    }
 
     #[test]
     fn a_second_controller_is_refused_until_the_first_is_gone() {
