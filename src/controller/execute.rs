@@ -127,7 +127,7 @@ async fn perform(job: Job, show: watch::Sender<Stage>, desk: Desk) {
         Action::Reboot { boot, toplevel } => (reboot(&job, boot, toplevel).await.map(|()| None), Ok(())),
         Action::Attach { id, .. } => {
             let switch = job.node.attach(id, &show);
-            measured(&job, job.node.spec().goal, switch, &show, &desk).await
+            watched(&job, job.node.spec().goal, switch, &show, &desk).await
         }
         Action::Deploy { toplevel, expected, goal, purpose } => {
             let order = Order {
@@ -139,7 +139,7 @@ async fn perform(job: Job, show: watch::Sender<Stage>, desk: Desk) {
                 hooks: hooks(&job, toplevel, expected).to_vec(),
             };
             let switch = job.node.deploy(&job.nix, &order, &show);
-            measured(&job, *goal, switch, &show, &desk).await
+            watched(&job, *goal, switch, &show, &desk).await
         }
     };
     hand_in(&job, outcome, hooks, &desk).await;
@@ -152,8 +152,8 @@ async fn reboot(job: &Job, boot: &BootId, toplevel: &StorePath) -> Result<(), No
     outcome.map(|_| ())
 }
 
-/// A switch and the hooks after it, with how far it is shown and counted: how it ended, and how the hooks did.
-async fn measured(
+/// A switch and the hooks after it, shown and counted as they go: how it ended, and how the hooks did.
+async fn watched(
     job: &Job,
     goal: Goal,
     switch: impl Future<Output = Result<Entry, NodeError>>,

@@ -201,6 +201,11 @@ impl Node {
                     continue;
                 }
             };
+            tracing::info!(
+                node = %self.name,
+                id = %switch.id,
+                "the connection that the switch was started over is silent, a new one made contact"
+            );
             self.ways.work_over(Which::Declared);
             return ended;
         }
